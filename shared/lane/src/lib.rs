@@ -1,0 +1,29 @@
+//! The lane: one ordered, durable, bounded sequence of activities, and the two state machines that carry it.
+//!
+//! ```text
+//!   stream ──Read──▶ SendWindow ══ Post(batch) ══▶ ReceiveGate ──one at a time──▶ instance
+//!          ◀─Trim──             ◀═ outcome lines ═
+//! ```
+//!
+//! Everything here is pure: no clock, no socket, no runtime, no randomness, no payload. Time comes in as a
+//! [`Moment`], jitter as a number in an event, and what to do goes out as an action. The services around it turn
+//! I/O into events and actions into I/O, and decide nothing. What must always hold is in [`invariants`], by name.
+
+mod backoff;
+mod gate;
+mod ids;
+mod instance_name;
+pub mod invariants;
+mod lane;
+mod memory;
+mod outcome;
+mod window;
+
+pub use backoff::Backoff;
+pub use gate::{GateLimits, Head, ReceiveGate, Refusal, Step, Visit};
+pub use ids::{Epoch, GateId, InvalidGateId, Moment, MsgId, Origin, PostId, Seq};
+pub use instance_name::{InstanceName, InvalidName};
+pub use lane::{INBOX_SUBJECTS, InvalidSubject, Lane};
+pub use memory::{Memory, MemoryLimits};
+pub use outcome::{Answer, Final};
+pub use window::{Action, Batch, End, Event, SendWindow, StopReason, WindowLimits};
