@@ -26,4 +26,4 @@ pub use instance_name::{InstanceName, InvalidName};
 pub use lane::{INBOX_SUBJECTS, InvalidSubject, Lane};
 pub use memory::{Memory, MemoryLimits};
 pub use outcome::{Answer, Final};
-pub use window::{Action, Batch, End, Event, SendWindow, StopReason, WindowLimits};
+pub use window::{Action, Batch, End, Event, ParkReason, SendWindow, StopReason, WindowLimits};

@@ -43,6 +43,11 @@ pub enum Event {
         /// Its size in a batch.
         bytes: usize,
     },
+    /// The reader brought a message that can't be read: it is parked when it is the head, and never posted.
+    ReadUnreadable {
+        /// Its sequence, above all that were read before.
+        seq: Seq,
+    },
     /// An outcome line of a POST.
     Outcome {
         /// The POST.
@@ -114,10 +119,12 @@ pub enum End {
 pub enum Action {
     /// POST these items.
     Post(Batch),
-    /// Store a copy of this rejected item in FED_PARKED, and say when it is acked.
+    /// Store a copy of this item in FED_PARKED, and say when it is acked.
     Park {
         /// The item.
         seq: Seq,
+        /// Why it leaves its lane undelivered.
+        reason: ParkReason,
         /// How often it was tried.
         attempts: u32,
     },
@@ -130,6 +137,26 @@ pub enum Action {
     },
     /// This owner is done with the lane.
     Stop(StopReason),
+}
+
+/// Why an activity leaves its lane undelivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ParkReason {
+    /// The instance refused it for good.
+    Rejected,
+    /// Written by another version, or by another program.
+    Unreadable,
+}
+
+impl ParkReason {
+    /// The word in headers, ids and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Unreadable => "unreadable",
+        }
+    }
 }
 
 /// Why an owner stops.
@@ -163,9 +190,11 @@ pub struct Batch {
 enum State {
     Waiting,
     InFlight,
+    /// Can't be read; its copy is asked for when it is the head.
+    Unreadable,
     /// Rejected, and the copy not yet asked for.
     Rejected,
-    /// Rejected, and the copy on its way.
+    /// The copy is on its way.
     Parking,
     Settled,
 }
@@ -236,11 +265,9 @@ impl SendWindow {
     pub fn handle(&mut self, now: Moment, event: Event) {
         match event {
             Event::Read { seq, bytes } => {
-                assert!(seq > self.last_read, "{seq} was read after {}", self.last_read);
-                self.last_read = seq;
-                self.bytes += bytes;
-                self.items.push_back(Item { seq, bytes, attempts: 0, state: State::Waiting });
+                self.read(Item { seq, bytes, attempts: 0, state: State::Waiting });
             }
+            Event::ReadUnreadable { seq } => self.read(Item { seq, bytes: 0, attempts: 0, state: State::Unreadable }),
             Event::Outcome { post, seq, outcome } => self.outcome(post, seq, outcome),
             Event::Ended { post, end, jitter } => self.ended(now, post, end, jitter),
             Event::Parked { seq } => {
@@ -289,6 +316,12 @@ impl SendWindow {
         self.items.is_empty() && self.in_flight.is_none() && self.settled_untrimmed == 0 && self.trimming.is_none()
     }
 
+    /// Was it told to post nothing more?
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// Everything up to here is settled.
     #[must_use]
     pub fn floor(&self) -> Seq {
@@ -329,6 +362,13 @@ impl SendWindow {
     #[must_use]
     pub fn gate_alternates(&self) -> bool {
         self.gate_unproven && self.backoff.failures() > 0
+    }
+
+    fn read(&mut self, item: Item) {
+        assert!(item.seq > self.last_read, "{} was read after {}", item.seq, self.last_read);
+        self.last_read = item.seq;
+        self.bytes += item.bytes;
+        self.items.push_back(item);
     }
 
     fn outcome(&mut self, post: PostId, seq: Seq, outcome: Final) {
@@ -402,9 +442,8 @@ impl SendWindow {
         if self.stopped {
             return None;
         }
-        if let Some(item) = self.items.iter_mut().find(|item| item.state == State::Rejected) {
-            item.state = State::Parking;
-            return Some(Action::Park { seq: item.seq, attempts: item.attempts });
+        if let Some(park) = self.next_park() {
+            return Some(park);
         }
         if self.has_trim() && (now >= self.trim_due || self.draining) {
             let count = std::mem::take(&mut self.settled_untrimmed);
@@ -421,6 +460,16 @@ impl SendWindow {
         None
     }
 
+    fn next_park(&mut self) -> Option<Action> {
+        let unreadable_head = self.items.front_mut().filter(|item| item.state == State::Unreadable && !self.draining);
+        let (item, reason) = match unreadable_head {
+            Some(item) => (item, ParkReason::Unreadable),
+            None => (self.items.iter_mut().find(|item| item.state == State::Rejected)?, ParkReason::Rejected),
+        };
+        item.state = State::Parking;
+        Some(Action::Park { seq: item.seq, reason, attempts: item.attempts })
+    }
+
     fn has_trim(&self) -> bool {
         self.settled_untrimmed > 0 && self.trimming.is_none()
     }
@@ -429,9 +478,13 @@ impl SendWindow {
         if self.stop.is_some() {
             return self.stop;
         }
-        let parking = self.items.iter().any(|item| matches!(item.state, State::Rejected | State::Parking));
+        let parking = self.is_parking();
         let drained = self.draining && self.in_flight.is_none() && !parking && self.settled_untrimmed == 0 && self.trimming.is_none();
         drained.then_some(StopReason::Drained)
+    }
+
+    fn is_parking(&self) -> bool {
+        self.items.iter().any(|item| matches!(item.state, State::Rejected | State::Parking))
     }
 
     /// The head waits: so nothing is in flight, and no copy of an earlier item is on its way.
@@ -495,7 +548,7 @@ impl WindowView<'_> {
 
     pub(crate) fn something_will_happen(&self) -> bool {
         let w = self.window;
-        let parking = w.items.iter().any(|item| matches!(item.state, State::Rejected | State::Parking));
+        let parking = w.is_parking() || w.items.front().is_some_and(|item| item.state == State::Unreadable);
         let waits_in_vain = !w.items.is_empty()
             && !w.draining
             && w.stop.is_none()
@@ -606,7 +659,7 @@ mod tests {
         let mut window = ready(&[10, 13, 14, 15]);
         let batch = post(&mut window, 0);
         outcome(&mut window, batch.post, 10, Final::Rejected);
-        assert_eq!(window.poll(Moment(0)), Some(Action::Park { seq: Seq(10), attempts: 1 }));
+        assert_eq!(window.poll(Moment(0)), Some(Action::Park { seq: Seq(10), reason: ParkReason::Rejected, attempts: 1 }));
         outcome(&mut window, batch.post, 13, Final::Delivered);
         outcome(&mut window, batch.post, 14, Final::Delivered);
         end(&mut window, 0, batch.post, End::Done);
@@ -617,6 +670,23 @@ mod tests {
         assert_eq!(window.poll(Moment(10_000)), Some(Action::Trim { upto: Seq(14), count: 3 }));
         let batch = post(&mut window, 10_000);
         assert_eq!((batch.floor, seqs(&batch)), (Seq(14), vec![15]));
+    }
+
+    #[test]
+    fn an_unreadable_message_is_parked_as_the_head_and_holds_back_what_follows() {
+        let mut window = ready(&[10]);
+        window.handle(Moment(0), Event::ReadUnreadable { seq: Seq(11) });
+        read(&mut window, &[12]);
+        let batch = post(&mut window, 0);
+        assert_eq!(seqs(&batch), [10]);
+        assert_eq!(window.poll(Moment(0)), None, "not the head yet");
+        outcome(&mut window, batch.post, 10, Final::Delivered);
+        end(&mut window, 0, batch.post, End::Done);
+        assert_eq!(window.poll(Moment(0)), Some(Action::Park { seq: Seq(11), reason: ParkReason::Unreadable, attempts: 0 }));
+        assert_eq!(window.poll(Moment(0)), Some(Action::Trim { upto: Seq(10), count: 1 }));
+        assert_eq!(window.poll(Moment(0)), None);
+        window.handle(Moment(0), Event::Parked { seq: Seq(11) });
+        assert_eq!(seqs(&post(&mut window, 0)), [12]);
     }
 
     #[test]

@@ -1,0 +1,258 @@
+//! The variables of this service.
+
+use envconfig::Envconfig;
+use fedstream_jetstream::{NatsSettings, StreamsMode};
+use fedstream_lane::{Backoff, WindowLimits};
+use fedstream_service::config::common::{self, CommonConfig};
+use fedstream_service::config::nats::{self, NatsConfig, Streams};
+use fedstream_service::config::{Bytes, Check, ConfigError, Count, Secret, Span, Variable};
+use fedstream_service::Service;
+use fedstream_wire::encoding::Encoding;
+
+/// Name, `--help` and the table of variables.
+pub static SERVICE: Service = Service {
+    name: "batch-sender",
+    about: "Reads each lane of FED_INBOX in order, and posts its activities in batches to a batch-receiver far away.",
+    version: env!("CARGO_PKG_VERSION"),
+    variables: &[&VARIABLES, &nats::VARIABLES, &common::variables("127.0.0.1:9091")],
+};
+
+const VARIABLES: [Variable; 18] = [
+    Variable::new::<SiteName>("FED_SITE", "singapore-1", "name of this site: one site feeds a lane, and the far side checks it"),
+    Variable::new::<String>("FED_SENDER_ID", "sender-a", "name of this process in leases and logs; unset: random").optional(),
+    Variable::new::<String>("BATCH_RECEIVER_DOMAIN", "batch.aussie.zone", "host, and port if any, of the batch-receiver"),
+    Variable::new::<Protocol>("BATCH_RECEIVER_PROTOCOL", "https", "http or https").default("https"),
+    Variable::new::<UrlPath>("BATCH_RECEIVER_PATH", "/batch", "path of the batch endpoint").default("/batch"),
+    Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "credential of the batch-receiver (Bearer)").optional().secret(),
+    Variable::new::<String>("HTTP_USER_AGENT", "fedstream/0.1.0", "User-Agent of batch requests")
+        .default(concat!("fedstream/", env!("CARGO_PKG_VERSION"))),
+    Variable::new::<Count>("HTTP_BATCH_SIZE", "100", "most activities in a batch").default("100"),
+    Variable::new::<Bytes>("FED_BATCH_BYTES", "1MiB", "most bytes of activities in a batch; a larger one goes alone").default("1MiB"),
+    Variable::new::<Encoding>("FED_BATCH_COMPRESSION", "zstd", "zstd, gzip or none").default("zstd"),
+    Variable::new::<Span>("FED_ANSWER_TIMEOUT", "30s", "a batch is given up after so long without a line of its answer").default("30s"),
+    Variable::new::<Span>("FED_BACKOFF_MIN", "500ms", "pause after a first failure; doubled with each further one").default("500ms"),
+    Variable::new::<Span>("FED_BACKOFF_MAX", "60s", "longest pause").default("60s"),
+    Variable::new::<Span>("FED_RETRY_AFTER_MAX", "5m", "a Retry-After is honoured up to this").default("5m"),
+    Variable::new::<Span>("FED_TRIM_INTERVAL", "200ms", "shortest time between two purges of a lane").default("200ms"),
+    Variable::new::<Span>("FED_DISCOVERY_INTERVAL", "500ms", "how often the stream is asked which lanes hold something").default("500ms"),
+    Variable::new::<Span>("FED_LANE_IDLE", "60s", "a lane's consumer is deleted after so long without an activity").default("60s"),
+    Variable::new::<Count>("FED_LANES_MAX", "1000", "most lanes at a time; each with a backlog costs a consumer and its buffers").default("1000"),
+];
+
+/// All settings.
+#[derive(Clone, Debug, Envconfig)]
+pub struct Config {
+    /// Origin of every batch.
+    #[envconfig(from = "FED_SITE")]
+    pub site: SiteName,
+    /// Name in leases and logs.
+    #[envconfig(from = "FED_SENDER_ID")]
+    pub sender_id: Option<String>,
+    /// Where batches go: host and port.
+    #[envconfig(from = "BATCH_RECEIVER_DOMAIN")]
+    pub receiver_domain: String,
+    /// Scheme.
+    #[envconfig(from = "BATCH_RECEIVER_PROTOCOL")]
+    pub receiver_protocol: Protocol,
+    /// Path.
+    #[envconfig(from = "BATCH_RECEIVER_PATH")]
+    pub receiver_path: UrlPath,
+    /// Credential.
+    #[envconfig(from = "HTTP_BATCH_AUTHORIZATION")]
+    pub authorization: Option<Secret>,
+    /// User-Agent.
+    #[envconfig(from = "HTTP_USER_AGENT")]
+    pub user_agent: String,
+    /// Activities a batch.
+    #[envconfig(from = "HTTP_BATCH_SIZE")]
+    pub batch_items: Count,
+    /// Bytes a batch.
+    #[envconfig(from = "FED_BATCH_BYTES")]
+    pub batch_bytes: Bytes,
+    /// Content-Encoding of batches.
+    #[envconfig(from = "FED_BATCH_COMPRESSION")]
+    pub compression: Encoding,
+    /// Longest silence of an answer.
+    #[envconfig(from = "FED_ANSWER_TIMEOUT")]
+    pub answer_timeout: Span,
+    /// First pause.
+    #[envconfig(from = "FED_BACKOFF_MIN")]
+    pub backoff_min: Span,
+    /// Longest pause.
+    #[envconfig(from = "FED_BACKOFF_MAX")]
+    pub backoff_max: Span,
+    /// Bound of Retry-After.
+    #[envconfig(from = "FED_RETRY_AFTER_MAX")]
+    pub retry_after_max: Span,
+    /// Between two purges.
+    #[envconfig(from = "FED_TRIM_INTERVAL")]
+    pub trim_interval: Span,
+    /// Between two discoveries.
+    #[envconfig(from = "FED_DISCOVERY_INTERVAL")]
+    pub discovery_interval: Span,
+    /// When an idle lane is closed.
+    #[envconfig(from = "FED_LANE_IDLE")]
+    pub lane_idle: Span,
+    /// Lanes at a time.
+    #[envconfig(from = "FED_LANES_MAX")]
+    pub lanes_max: Count,
+    /// The broker.
+    #[envconfig(nested)]
+    pub nats: NatsConfig,
+    /// What every service has.
+    #[envconfig(nested)]
+    pub common: CommonConfig,
+}
+
+impl Config {
+    /// The URL of the batch endpoint.
+    #[must_use]
+    pub fn batch_url(&self) -> String {
+        format!("{}://{}{}", self.receiver_protocol.0, self.receiver_domain, self.receiver_path.0)
+    }
+
+    /// How to reach the broker.
+    #[must_use]
+    pub fn broker(&self) -> NatsSettings {
+        let nats = self.nats.clone();
+        NatsSettings {
+            url: nats.url,
+            user: nats.user,
+            password: nats.password.map(|secret| secret.expose().to_owned()),
+            creds_file: nats.creds_file,
+            ca_file: nats.ca_file,
+            inbox_prefix: nats.inbox_prefix,
+            connect_timeout: nats.connect_timeout.get(),
+            streams: match nats.streams {
+                Streams::Create => StreamsMode::Create,
+                Streams::Bind => StreamsMode::Bind,
+            },
+            monitor_url: nats.monitor_url,
+            replicas: usize::from(nats.replicas.0),
+        }
+    }
+
+    /// Bounds of one lane's window: two batches, one in flight and one waiting behind it.
+    #[must_use]
+    pub fn window_limits(&self) -> WindowLimits {
+        WindowLimits {
+            batch_items: self.batch_items.get(),
+            batch_bytes: self.batch_bytes.get(),
+            items: self.batch_items.get() * 2,
+            bytes: self.batch_bytes.get() * 2,
+            trim_interval_ms: millis(self.trim_interval),
+        }
+    }
+
+    /// How a failing lane waits.
+    #[must_use]
+    pub fn backoff(&self) -> Backoff {
+        Backoff::new(millis(self.backoff_min), millis(self.backoff_max), millis(self.retry_after_max))
+    }
+}
+
+impl Check for Config {
+    fn check(&self) -> Result<(), ConfigError> {
+        self.nats.check()?;
+        if self.batch_items.get() == 0 {
+            return Err(ConfigError::new("HTTP_BATCH_SIZE", "must be at least 1"));
+        }
+        if self.lanes_max.get() == 0 {
+            return Err(ConfigError::new("FED_LANES_MAX", "must be at least 1"));
+        }
+        if self.backoff_max.get() < self.backoff_min.get() {
+            return Err(ConfigError::between("FED_BACKOFF_MAX is below FED_BACKOFF_MIN"));
+        }
+        if self.batch_url().parse::<http::Uri>().ok().and_then(|uri| uri.authority().cloned()).is_none() {
+            return Err(ConfigError::new("BATCH_RECEIVER_DOMAIN", "is not a host, for example batch.aussie.zone"));
+        }
+        Ok(())
+    }
+}
+
+fn millis(span: Span) -> u64 {
+    u64::try_from(span.get().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The name of a site: letters, digits and dashes, at most 63.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteName(pub String);
+
+/// `http` or `https`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocol(pub &'static str);
+
+/// An absolute path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UrlPath(pub String);
+
+/// Why a text is none of the above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not {0}")]
+pub struct Invalid(&'static str);
+
+impl std::str::FromStr for SiteName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let ok = (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if ok { Ok(Self(text.to_owned())) } else { Err(Invalid("a name of letters, digits and dashes")) }
+    }
+}
+
+impl std::str::FromStr for Protocol {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "http" => Ok(Self("http")),
+            "https" => Ok(Self("https")),
+            _ => Err(Invalid("http or https")),
+        }
+    }
+}
+
+impl std::str::FromStr for UrlPath {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let ok = text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic());
+        if ok { Ok(Self(text.to_owned())) } else { Err(Invalid("a path that begins with a slash")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fedstream_service::config::{Environment, load_from};
+
+    const REQUIRED: [(&str, &str); 2] = [("FED_SITE", "near"), ("BATCH_RECEIVER_DOMAIN", "far.example:8443")];
+
+    fn load(extra: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let pairs: Vec<_> = REQUIRED.iter().chain(extra).copied().collect();
+        load_from(&SERVICE, &Environment::from_pairs(&pairs))
+    }
+
+    #[test]
+    fn the_table_fills_every_field() {
+        let config = load(&[]).unwrap();
+        assert_eq!(config.batch_url(), "https://far.example:8443/batch");
+        assert_eq!(config.window_limits().batch_items, 100);
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_variable() {
+        for (name, value) in [
+            ("FED_SITE", "a b"),
+            ("BATCH_RECEIVER_PROTOCOL", "ftp"),
+            ("BATCH_RECEIVER_PATH", "batch"),
+            ("BATCH_RECEIVER_DOMAIN", "a b"),
+            ("FED_BATCH_COMPRESSION", "lzma"),
+            ("HTTP_BATCH_SIZE", "0"),
+            ("FED_BACKOFF_MAX", "1ms"),
+        ] {
+            let error = load(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! The shell of one lane: turns what happens into events of its `SendWindow`, and the window's actions into I/O.
+//!
+//! ```text
+//!   reading ─▶ ┌────────────┐ ─Post─▶ link ─▶ outcomes, end ─┐
+//!              │ SendWindow │ ─Park─▶ FED_PARKED ─▶ acked ───┤
+//!   deadline ▶ │            │ ─Trim─▶ purge ─▶ done ─────────┤
+//!              └────────────┘ ◀──────────────────────────────┘
+//! ```
+//!
+//! It decides nothing. One owner is one epoch: when the far side knows a later one, or the stream was made anew, the
+//! window is thrown away, and the lane starts again with what the stream holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fedstream_jetstream::{Broker, Created, Publisher, definitions, epochs, purge};
+use fedstream_lane::{Action, Answer, Batch, End, Epoch, Event, Final, Lane, Moment, ParkReason, PostId, SendWindow, Seq, StopReason};
+use fedstream_service::context;
+use fedstream_service::shutdown::CancellationToken;
+use fedstream_wire::v2;
+use opentelemetry::trace::Status;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{Instrument, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use crate::config::Config;
+use crate::held::{Held, HeldQueue};
+use crate::link::{Ended, Link};
+use crate::park;
+use crate::reading::{LaneReading, Reading};
+use crate::registry::Registry;
+use crate::trouble::Trouble;
+
+/// Between two tries to take an epoch.
+const EPOCH_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A lane that another sender took is tried again after this. Until leases say who owns a lane, two senders on one
+/// lane take turns at this pace, safely and loudly; and a lane whose other sender died does not stand for ever.
+const RETAKE_AFTER: Duration = Duration::from_secs(60);
+
+/// Events that wait for the shell. Tasks wait in turn when it is full.
+const EVENTS_MAX: usize = 256;
+
+/// What all lanes of a process share.
+pub struct Shared {
+    /// Settings.
+    pub config: Config,
+    /// The broker.
+    pub broker: Broker,
+    /// For parked copies.
+    pub publisher: Publisher,
+    /// To the batch-receiver.
+    pub link: Link,
+    /// Name of this process.
+    pub sender_id: String,
+    /// For `/lanes`.
+    pub registry: Registry,
+    /// Zero of every [`Moment`].
+    pub started: Instant,
+    /// Set when lanes are to be drained.
+    pub drain: CancellationToken,
+}
+
+impl Shared {
+    fn now(&self) -> Moment {
+        Moment(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn instant(&self, moment: Moment) -> Instant {
+        self.started + Duration::from_millis(moment.0)
+    }
+}
+
+/// Why an owner let go of a lane.
+enum Released {
+    /// Nothing came for a while, or the service leaves.
+    Done,
+    /// The stream is another one.
+    MadeAnew,
+    /// A later owner is known.
+    Stale(Epoch),
+}
+
+/// Carries a lane of the stream that was created at `created`, until it is idle, the service leaves, or the stream is
+/// another one.
+pub async fn carry(shared: Arc<Shared>, lane: Lane, created: Created) {
+    let mut at_least = Epoch(0);
+    loop {
+        let Some(epoch) = take_epoch(&shared, &lane, at_least).await else { break };
+        let owner = Owner::new(Arc::clone(&shared), lane.clone(), created, epoch);
+        match Box::pin(owner.run()).await {
+            Released::Done => break,
+            Released::MadeAnew => {
+                tracing::warn!(%lane, %epoch, "the stream was made anew: this owner lets the lane go");
+                break; // the next discovery starts it again, on the new stream
+            }
+            Released::Stale(known) => {
+                let retake_s = RETAKE_AFTER.as_secs();
+                let why = "another batch-sender took the lane";
+                tracing::error!(%lane, %epoch, %known, retake_s, why, "stale epoch: this owner stops posting the lane");
+                shared.registry.update(&lane, |view| view.trouble = Some(format!("{why}; taken again in {retake_s} s")));
+                at_least = Epoch(known.0.saturating_add(1));
+                tokio::select! {
+                    () = tokio::time::sleep(RETAKE_AFTER) => {}
+                    () = shared.drain.cancelled() => break,
+                }
+            }
+        }
+    }
+    shared.registry.remove(&lane);
+}
+
+/// One compare-and-set; none when the service leaves before it succeeds.
+async fn take_epoch(shared: &Shared, lane: &Lane, at_least: Epoch) -> Option<Epoch> {
+    loop {
+        match epochs::take(&shared.broker, &lane.key(), &shared.sender_id, at_least).await {
+            Ok(epoch) => return Some(epoch),
+            Err(error) => {
+                tracing::warn!(%lane, %error, "no epoch yet: the lane stands");
+                shared.registry.update(lane, |view| view.trouble = Some(format!("no epoch yet: {error}")));
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EPOCH_RETRY_AFTER) => {}
+            () = shared.drain.cancelled() => return None,
+        }
+    }
+}
+
+/// What the tasks of an owner report.
+enum Report {
+    Outcome(PostId, Seq, Answer),
+    Ended(PostId, Ended),
+    Parked(Seq),
+    Trimmed { count: u64, result: Result<u64, purge::Error> },
+}
+
+/// One owner of a lane: one epoch, one window.
+struct Owner {
+    shared: Arc<Shared>,
+    lane: Lane,
+    subject: String,
+    created: Created,
+    epoch: Epoch,
+    /// Made with the first message: the floor is the sequence before it.
+    window: Option<SendWindow>,
+    held: HeldQueue,
+    reports: mpsc::Receiver<Report>,
+    reporter: mpsc::Sender<Report>,
+    tasks: JoinSet<()>,
+    trouble: Trouble,
+    /// A trim whose answer was lost may have happened: the next one may find less.
+    trim_uncertain: bool,
+    released: Option<Released>,
+}
+
+impl Owner {
+    fn new(shared: Arc<Shared>, lane: Lane, created: Created, epoch: Epoch) -> Self {
+        let (reporter, reports) = mpsc::channel(EVENTS_MAX);
+        let (subject, trouble) = (lane.subject(), Trouble::none(&lane));
+        shared.registry.update(&lane, |view| (view.epoch, view.trouble) = (epoch.0, None));
+        Self {
+            shared,
+            lane,
+            subject,
+            created,
+            epoch,
+            window: None,
+            held: HeldQueue::default(),
+            reports,
+            reporter,
+            tasks: JoinSet::new(),
+            trouble,
+            trim_uncertain: false,
+            released: None,
+        }
+    }
+
+    async fn run(mut self) -> Released {
+        tracing::info!(lane = %self.lane, epoch = %self.epoch, "the lane is carried");
+        let inbox = &definitions::inbox().name;
+        let mut reading = LaneReading::start(self.shared.broker.clone(), inbox, self.subject.clone(), self.created);
+        let released = self.turn(&mut reading).await;
+        self.held.end_attempts("released");
+        self.tasks.abort_all();
+        reading.close().await;
+        tracing::debug!(lane = %self.lane, epoch = %self.epoch, "the lane is let go");
+        released
+    }
+
+    async fn turn(&mut self, reading: &mut LaneReading) -> Released {
+        let idle_after = self.shared.config.lane_idle.get();
+        let mut busy_at = Instant::now();
+        loop {
+            self.act();
+            self.show();
+            if let Some(released) = self.released.take() {
+                return released;
+            }
+            let (has_room, idle, deadline) = match &self.window {
+                None => (true, true, None),
+                Some(window) => (window.has_room(), window.is_idle(), window.next_deadline()),
+            };
+            if !idle {
+                busy_at = Instant::now();
+            }
+            let wake_at = deadline.map(|moment| self.shared.instant(moment));
+            tokio::select! {
+                biased; // what settles goes before what adds
+                Some(report) = self.reports.recv() => self.take_in(report),
+                () = self.shared.drain.cancelled(), if !self.is_draining() => self.drain(),
+                () = sleep_until(wake_at), if wake_at.is_some() => {}
+                read = reading.next(), if has_room => match read {
+                    Some(Reading::Message(message)) => {
+                        busy_at = Instant::now();
+                        self.read(message);
+                    }
+                    Some(Reading::MadeAnew) | None => return Released::MadeAnew,
+                },
+                () = tokio::time::sleep_until(busy_at + idle_after), if idle => return Released::Done,
+            }
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.window.as_ref().is_some_and(SendWindow::is_draining)
+    }
+
+    fn drain(&mut self) {
+        match &mut self.window {
+            Some(window) => window.handle(self.shared.now(), Event::Drain),
+            None => self.released = Some(Released::Done),
+        }
+    }
+
+    fn read(&mut self, message: fedstream_jetstream::StoredMessage) {
+        let held = Held::new(message);
+        let event = match (&held.item, held.batch_bytes()) {
+            (Err(why), _) => {
+                tracing::error!(lane = %self.lane, seq = held.seq.0, why, "a message can't be read: it will be parked");
+                Event::ReadUnreadable { seq: held.seq }
+            }
+            (Ok(_), bytes) => Event::Read { seq: held.seq, bytes: bytes.unwrap_or_default() },
+        };
+        let config = &self.shared.config;
+        let before_first = Seq(held.seq.0.saturating_sub(1));
+        let window = self.window.get_or_insert_with(|| {
+            SendWindow::new(self.epoch, before_first, config.window_limits(), config.backoff())
+        });
+        window.handle(self.shared.now(), event);
+        self.held.push(held);
+    }
+
+    /// Carries out what the window wants.
+    fn act(&mut self) {
+        while let Some(action) = self.window.as_mut().and_then(|window| window.poll(self.shared.now())) {
+            match action {
+                Action::Post(batch) => self.post(&batch),
+                Action::Park { seq, reason, attempts } => self.park(seq, reason, attempts),
+                Action::Trim { upto, count } => self.trim(upto, count),
+                Action::Stop(StopReason::Drained) => self.released = Some(Released::Done),
+                Action::Stop(StopReason::StaleEpoch { known }) => self.released = Some(Released::Stale(known)),
+            }
+        }
+        if let Some(window) = &self.window {
+            self.held.release(window.floor());
+        }
+    }
+
+    fn post(&mut self, batch: &Batch) {
+        let span = tracing::info_span!(
+            "POST /batch",
+            otel.name = "POST /batch",
+            otel.kind = "client",
+            messaging.system = "nats",
+            messaging.operation.name = "send",
+            messaging.operation.r#type = "send",
+            messaging.batch.message_count = batch.items.len(),
+            url.full = self.shared.link.url(),
+            http.request.method = "POST",
+            fedstream.lane = %self.lane,
+            fedstream.epoch = self.epoch.0,
+            fedstream.end = tracing::field::Empty,
+        );
+        let items = self.begin_items(batch, &span);
+        let wire = v2::Batch { header: self.batch_header(batch), items };
+        let (shared, reporter, post) = (Arc::clone(&self.shared), self.reporter.clone(), batch.post);
+        let task = async move {
+            let traceparent = context::current().map(|trace| trace.traceparent);
+            let settle = |seq, answer| {
+                let report = reporter.send(Report::Outcome(post, seq, answer));
+                async { drop(report.await) } // refused only when the owner is gone
+            };
+            let ended = shared.link.post(&wire, traceparent, settle).await;
+            let span = Span::current();
+            span.record("fedstream.end", tracing::field::debug(ended.end));
+            if let (Some(cause), false) = (&ended.cause, matches!(ended.end, End::Done | End::NewGate(_))) {
+                span.set_status(Status::error(cause.clone()));
+            }
+            drop(reporter.send(Report::Ended(post, ended)).await);
+        };
+        self.tasks.spawn(task.instrument(span));
+    }
+
+    /// Begins an attempt of each item, and links the attempts and the batch both ways.
+    fn begin_items(&mut self, batch: &Batch, span: &Span) -> Vec<v2::BatchItem> {
+        let batch_context = span.context();
+        let mut items = Vec::with_capacity(batch.items.len());
+        for seq in &batch.items {
+            let begun = self.held.get_mut(*seq).and_then(|held| held.begin(&self.lane));
+            let Some((item, attempt)) = begun else {
+                unreachable!("the window posts only what it was given as readable, and not yet settled: {seq}");
+            };
+            context::link(span, Some(&attempt.context()));
+            context::link(&attempt, Some(&batch_context));
+            items.push(item);
+        }
+        items
+    }
+
+    fn batch_header(&self, batch: &Batch) -> v2::BatchHeader {
+        v2::BatchHeader {
+            origin: fedstream_lane::Origin { site: self.shared.config.site.0.as_str().into(), created_us: self.created.unix_micros() },
+            lane: self.lane.clone(),
+            epoch: self.epoch,
+            gate: batch.gate,
+            floor: batch.floor,
+            prev: batch.prev,
+        }
+    }
+
+    fn park(&mut self, seq: Seq, reason: ParkReason, attempts: u32) {
+        let Some(held) = self.held.get_mut(seq) else {
+            unreachable!("the window parks only what is not settled: {seq}");
+        };
+        let copy = park::Copy::new(&self.lane, self.created, held, reason, attempts);
+        let (publisher, reporter) = (self.shared.publisher.clone(), self.reporter.clone());
+        self.tasks.spawn(async move {
+            copy.store(publisher).await;
+            drop(reporter.send(Report::Parked(seq)).await);
+        });
+    }
+
+    fn trim(&mut self, upto: Seq, count: u64) {
+        let (shared, reporter) = (Arc::clone(&self.shared), self.reporter.clone());
+        let (subject, created) = (self.subject.clone(), self.created);
+        self.tasks.spawn(async move {
+            let result = purge::trim(&shared.broker, &definitions::inbox().name, &subject, upto, created).await;
+            drop(reporter.send(Report::Trimmed { count, result }).await);
+        });
+    }
+
+    fn take_in(&mut self, report: Report) {
+        while self.tasks.try_join_next().is_some() {} // what reported is done: let its slot go
+        let event = match report {
+            Report::Outcome(post, seq, answer) => self.outcome(post, seq, answer),
+            Report::Ended(post, ended) => self.ended(post, ended),
+            Report::Parked(seq) => Event::Parked { seq },
+            Report::Trimmed { count, result } => self.trimmed(count, result),
+        };
+        let now = self.shared.now();
+        if let Some(window) = &mut self.window {
+            window.handle(now, event);
+            if window.gate_alternates() {
+                tracing::warn!(lane = %self.lane, "two batch-receivers answer in turn: a lane needs one (replicas must be routed by lane)");
+            }
+        }
+    }
+
+    fn outcome(&mut self, post: PostId, seq: Seq, answer: Answer) -> Event {
+        let outcome = answer.outcome;
+        if let Some(held) = self.held.get_mut(seq) {
+            let status = (answer.status != 0).then_some(answer.status);
+            held.end(outcome_name(outcome), status);
+            if outcome == Final::Rejected {
+                let activity_id = held.item.as_ref().map_or("", |item| item.activity_id.as_str());
+                tracing::warn!(lane = %self.lane, seq = seq.0, activity.id = activity_id, status = answer.status, "rejected by the instance: a copy is parked");
+                held.rejection = Some(answer);
+            }
+        }
+        self.trouble.over(self.epoch.0);
+        self.shared.registry.update(&self.lane, |view| {
+            view.settled += 1;
+            view.rejected += u64::from(outcome == Final::Rejected);
+            view.trouble = None;
+        });
+        Event::Outcome { post, seq, outcome }
+    }
+
+    fn ended(&mut self, post: PostId, ended: Ended) -> Event {
+        self.held.end_attempts("again");
+        let failures = self.window.as_ref().map_or(0, SendWindow::failures);
+        match (ended.end, ended.cause) {
+            (End::Done, None) => {}
+            (End::NewGate(gate), _) => tracing::info!(lane = %self.lane, epoch = %self.epoch, %gate, "the batch-receiver's gate is known"),
+            (_, cause) => {
+                let cause = cause.unwrap_or_else(|| "the answer left activities out".to_owned());
+                self.trouble.failed(self.epoch.0, failures + 1, &cause);
+                self.shared.registry.update(&self.lane, |view| view.trouble = Some(cause));
+            }
+        }
+        Event::Ended { post, end: ended.end, jitter: fastrand::u16(0..=1000) }
+    }
+
+    fn trimmed(&mut self, count: u64, result: Result<u64, purge::Error>) -> Event {
+        match result {
+            Ok(purged) => {
+                if purged > count {
+                    tracing::error!(lane = %self.lane, count, purged, "more was purged than was settled: the reader skipped something");
+                } else if purged < count && !self.trim_uncertain {
+                    tracing::warn!(lane = %self.lane, count, purged, "less was purged than was settled: somebody else purged the lane");
+                }
+                self.trim_uncertain = false;
+                Event::Trimmed { done: true }
+            }
+            Err(error) => {
+                tracing::warn!(lane = %self.lane, %error, "the lane could not be trimmed, and will be again");
+                self.trim_uncertain = true;
+                Event::Trimmed { done: false }
+            }
+        }
+    }
+
+    fn show(&self) {
+        let Some(window) = &self.window else { return };
+        self.shared.registry.update(&self.lane, |view| {
+            (view.floor, view.held, view.failures) = (window.floor().0, window.len(), window.failures());
+        });
+    }
+}
+
+fn outcome_name(outcome: Final) -> &'static str {
+    match outcome {
+        Final::Delivered => "delivered",
+        Final::Duplicate => "duplicate",
+        Final::Rejected => "rejected",
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,27 @@
+//! The batch-sender process: configuration, telemetry, broker, listener, then [`batch_sender::run`].
+
+use std::process::ExitCode;
+
+use batch_sender::{Config, SERVICE};
+use fedstream_jetstream::Broker;
+use fedstream_service::cli::{self, Failure};
+use fedstream_service::{config, shutdown, telemetry};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    cli::entry(&SERVICE);
+    cli::exit(&SERVICE, start().await)
+}
+
+async fn start() -> Result<(), Failure> {
+    let config: Config = config::load(&SERVICE)?; // nothing bound yet; an error names the variable
+    let telemetry = telemetry::init(&SERVICE, &config.common.telemetry)?;
+    let grace = config.common.shutdown_grace.get();
+    let shutdown = shutdown::signal().map_err(Failure::other)?;
+    let connected = Broker::connect(config.broker(), SERVICE.name).await;
+    let broker = connected.map_err(|error| Failure { code: error.exit_code(), line: error.to_string() })?;
+    let admin = cli::bind("FED_ADMIN_LISTEN", config.common.admin_listen).await?;
+    let result = batch_sender::run(config, broker, admin, shutdown).await;
+    telemetry.flush(grace); // the last spans leave before we do
+    result.map_err(|error| Failure { code: error.exit_code(), line: error.to_string() })
+}

@@ -1,0 +1,45 @@
+//! When to say that a lane does not move: at once, then now and then, and when it moves again.
+
+use std::time::Duration;
+
+use fedstream_lane::Lane;
+use tokio::time::Instant;
+
+/// A lane that stands is said so again after this long.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// The trouble of one lane.
+#[derive(Debug)]
+pub struct Trouble {
+    lane: Lane,
+    since: Option<Instant>,
+    said: Option<Instant>,
+}
+
+impl Trouble {
+    /// No trouble yet.
+    #[must_use]
+    pub fn none(lane: &Lane) -> Self {
+        Self { lane: lane.clone(), since: None, said: None }
+    }
+
+    /// An attempt failed.
+    pub fn failed(&mut self, epoch: u64, failures: u32, cause: &str) {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        if self.said.is_none_or(|said| now - said >= SAY_AGAIN_AFTER) {
+            self.said = Some(now);
+            let stands_s = (now - since).as_secs();
+            tracing::warn!(lane = %self.lane, epoch, failures, stands_s, cause, "the lane does not move");
+        }
+    }
+
+    /// Something was settled.
+    pub fn over(&mut self, epoch: u64) {
+        if let Some(since) = self.since.take() {
+            self.said = None;
+            let stood_s = since.elapsed().as_secs();
+            tracing::info!(lane = %self.lane, epoch, stood_s, "the lane moves again");
+        }
+    }
+}
