@@ -3,10 +3,10 @@
 use envconfig::Envconfig;
 use fedstream_jetstream::{NatsSettings, StreamsMode};
 use fedstream_lane::{Backoff, WindowLimits};
+use fedstream_service::Service;
 use fedstream_service::config::common::{self, CommonConfig};
 use fedstream_service::config::nats::{self, NatsConfig, Streams};
 use fedstream_service::config::{Bytes, Check, ConfigError, Count, Secret, Span, Variable};
-use fedstream_service::Service;
 use fedstream_wire::encoding::Encoding;
 
 /// Name, `--help` and the table of variables.
@@ -18,25 +18,54 @@ pub static SERVICE: Service = Service {
 };
 
 const VARIABLES: [Variable; 18] = [
-    Variable::new::<SiteName>("FED_SITE", "singapore-1", "name of this site: one site feeds a lane, and the far side checks it"),
-    Variable::new::<String>("FED_SENDER_ID", "sender-a", "name of this process in leases and logs; unset: random").optional(),
-    Variable::new::<String>("BATCH_RECEIVER_DOMAIN", "batch.aussie.zone", "host, and port if any, of the batch-receiver"),
+    Variable::new::<SiteName>(
+        "FED_SITE",
+        "singapore-1",
+        "name of this site: one site feeds a lane, and the far side checks it",
+    ),
+    Variable::new::<String>("FED_SENDER_ID", "sender-a", "name of this process in leases and logs; unset: random")
+        .optional(),
+    Variable::new::<String>(
+        "BATCH_RECEIVER_DOMAIN",
+        "batch.aussie.zone",
+        "host, and port if any, of the batch-receiver",
+    ),
     Variable::new::<Protocol>("BATCH_RECEIVER_PROTOCOL", "https", "http or https").default("https"),
     Variable::new::<UrlPath>("BATCH_RECEIVER_PATH", "/batch", "path of the batch endpoint").default("/batch"),
-    Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "credential of the batch-receiver (Bearer)").optional().secret(),
+    Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "credential of the batch-receiver (Bearer)")
+        .optional()
+        .secret(),
     Variable::new::<String>("HTTP_USER_AGENT", "fedstream/0.1.0", "User-Agent of batch requests")
         .default(concat!("fedstream/", env!("CARGO_PKG_VERSION"))),
     Variable::new::<Count>("HTTP_BATCH_SIZE", "100", "most activities in a batch").default("100"),
-    Variable::new::<Bytes>("FED_BATCH_BYTES", "1MiB", "most bytes of activities in a batch; a larger one goes alone").default("1MiB"),
+    Variable::new::<Bytes>("FED_BATCH_BYTES", "1MiB", "most bytes of activities in a batch; a larger one goes alone")
+        .default("1MiB"),
     Variable::new::<Encoding>("FED_BATCH_COMPRESSION", "zstd", "zstd, gzip or none").default("zstd"),
-    Variable::new::<Span>("FED_ANSWER_TIMEOUT", "30s", "a batch is given up after so long without a line of its answer").default("30s"),
-    Variable::new::<Span>("FED_BACKOFF_MIN", "500ms", "pause after a first failure; doubled with each further one").default("500ms"),
+    Variable::new::<Span>(
+        "FED_ANSWER_TIMEOUT",
+        "30s",
+        "a batch is given up after so long without a line of its answer",
+    )
+    .default("30s"),
+    Variable::new::<Span>("FED_BACKOFF_MIN", "500ms", "pause after a first failure; doubled with each further one")
+        .default("500ms"),
     Variable::new::<Span>("FED_BACKOFF_MAX", "60s", "longest pause").default("60s"),
     Variable::new::<Span>("FED_RETRY_AFTER_MAX", "5m", "a Retry-After is honoured up to this").default("5m"),
     Variable::new::<Span>("FED_TRIM_INTERVAL", "200ms", "shortest time between two purges of a lane").default("200ms"),
-    Variable::new::<Span>("FED_DISCOVERY_INTERVAL", "500ms", "how often the stream is asked which lanes hold something").default("500ms"),
-    Variable::new::<Span>("FED_LANE_IDLE", "60s", "a lane's consumer is deleted after so long without an activity").default("60s"),
-    Variable::new::<Count>("FED_LANES_MAX", "1000", "most lanes at a time; each with a backlog costs a consumer and its buffers").default("1000"),
+    Variable::new::<Span>(
+        "FED_DISCOVERY_INTERVAL",
+        "500ms",
+        "how often the stream is asked which lanes hold something",
+    )
+    .default("500ms"),
+    Variable::new::<Span>("FED_LANE_IDLE", "60s", "a lane's consumer is deleted after so long without an activity")
+        .default("60s"),
+    Variable::new::<Count>(
+        "FED_LANES_MAX",
+        "1000",
+        "most lanes at a time; each with a backlog costs a consumer and its buffers",
+    )
+    .default("1000"),
 ];
 
 /// All settings.

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use fedstream_jetstream::StoredMessage;
 use fedstream_lane::{Answer, Lane, Seq};
 use fedstream_service::context;
+use fedstream_wire::micros;
 use fedstream_wire::stored::StoredActivity;
 use fedstream_wire::v2::BatchItem;
-use fedstream_wire::micros;
 use tracing::Span;
 
 /// One activity between the stream and its final outcome.
@@ -134,7 +134,12 @@ mod tests {
     use fedstream_jetstream::Headers;
 
     fn unreadable(seq: u64) -> Held {
-        Held::new(StoredMessage { seq: Seq(seq), headers: Headers::default(), payload: Bytes::from_static(b"x"), pending: 0 })
+        Held::new(StoredMessage {
+            seq: Seq(seq),
+            headers: Headers::default(),
+            payload: Bytes::from_static(b"x"),
+            pending: 0,
+        })
     }
 
     #[test]

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedstream_jetstream::{Broker, Created, Publisher, definitions, epochs, purge};
-use fedstream_lane::{Action, Answer, Batch, End, Epoch, Event, Final, Lane, Moment, ParkReason, PostId, SendWindow, Seq, StopReason};
+use fedstream_lane::{
+    Action, Answer, Batch, End, Epoch, Event, Final, Lane, Moment, ParkReason, PostId, SendWindow, Seq, StopReason,
+};
 use fedstream_service::context;
 use fedstream_service::shutdown::CancellationToken;
 use fedstream_wire::v2;
@@ -100,7 +102,9 @@ pub async fn carry(shared: Arc<Shared>, lane: Lane, created: Created) {
                 let retake_s = RETAKE_AFTER.as_secs();
                 let why = "another batch-sender took the lane";
                 tracing::error!(%lane, %epoch, %known, retake_s, why, "stale epoch: this owner stops posting the lane");
-                shared.registry.update(&lane, |view| view.trouble = Some(format!("{why}; taken again in {retake_s} s")));
+                shared
+                    .registry
+                    .update(&lane, |view| view.trouble = Some(format!("{why}; taken again in {retake_s} s")));
                 at_least = Epoch(known.0.saturating_add(1));
                 tokio::select! {
                     () = tokio::time::sleep(RETAKE_AFTER) => {}
@@ -246,9 +250,9 @@ impl Owner {
         };
         let config = &self.shared.config;
         let before_first = Seq(held.seq.0.saturating_sub(1));
-        let window = self.window.get_or_insert_with(|| {
-            SendWindow::new(self.epoch, before_first, config.window_limits(), config.backoff())
-        });
+        let window = self
+            .window
+            .get_or_insert_with(|| SendWindow::new(self.epoch, before_first, config.window_limits(), config.backoff()));
         window.handle(self.shared.now(), event);
         self.held.push(held);
     }
@@ -322,7 +326,10 @@ impl Owner {
 
     fn batch_header(&self, batch: &Batch) -> v2::BatchHeader {
         v2::BatchHeader {
-            origin: fedstream_lane::Origin { site: self.shared.config.site.0.as_str().into(), created_us: self.created.unix_micros() },
+            origin: fedstream_lane::Origin {
+                site: self.shared.config.site.0.as_str().into(),
+                created_us: self.created.unix_micros(),
+            },
             lane: self.lane.clone(),
             epoch: self.epoch,
             gate: batch.gate,
@@ -394,7 +401,9 @@ impl Owner {
         let failures = self.window.as_ref().map_or(0, SendWindow::failures);
         match (ended.end, ended.cause) {
             (End::Done, None) => {}
-            (End::NewGate(gate), _) => tracing::info!(lane = %self.lane, epoch = %self.epoch, %gate, "the batch-receiver's gate is known"),
+            (End::NewGate(gate), _) => {
+                tracing::info!(lane = %self.lane, epoch = %self.epoch, %gate, "the batch-receiver's gate is known")
+            }
             (_, cause) => {
                 let cause = cause.unwrap_or_else(|| "the answer left activities out".to_owned());
                 self.trouble.failed(self.epoch.0, failures + 1, &cause);

@@ -96,7 +96,10 @@ pub async fn run(config: Config, broker: Broker, admin: TcpListener, shutdown: C
     let admin_task = tokio::spawn(pages.serve(admin, admin_stop.clone()));
     let drained = discovery::Discovery::new(shared, watch.state(), readiness).run(grace).await;
     if !drained {
-        tracing::warn!(grace_s = grace.as_secs(), "the grace period ended before every batch was answered: what was in flight may be repeated");
+        tracing::warn!(
+            grace_s = grace.as_secs(),
+            "the grace period ended before every batch was answered: what was in flight may be repeated"
+        );
     }
     admin_stop.cancel();
     if let Err(error) = admin_task.await {

@@ -155,7 +155,9 @@ impl Link {
         let mut closing = None;
         loop {
             let chunk = match tokio::time::timeout(self.answer_timeout, response.chunk()).await {
-                Err(_) => return Ended::because(End::Lost, format!("no line of the answer for {:?}", self.answer_timeout)),
+                Err(_) => {
+                    return Ended::because(End::Lost, format!("no line of the answer for {:?}", self.answer_timeout));
+                }
                 Ok(Err(error)) => return Ended::because(End::Lost, chain(&error.without_url())),
                 Ok(Ok(chunk)) => chunk,
             };
@@ -200,7 +202,9 @@ impl Link {
             (StatusCode::CONFLICT, RefusalKind::NewGate) => refusal.current_gate().map(End::NewGate),
             (StatusCode::CONFLICT, RefusalKind::StaleEpoch) => refusal.known_epoch().map(End::StaleEpoch),
             (StatusCode::PAYLOAD_TOO_LARGE, _) => Some(End::TooLarge),
-            (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) => Some(End::Overloaded { retry_after_ms }),
+            (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) => {
+                Some(End::Overloaded { retry_after_ms })
+            }
             _ => None,
         };
         Ended::because(end.unwrap_or(End::Refused { retry_after_ms }), cause)
@@ -213,8 +217,13 @@ fn not_an_answer(response: &Response, gate: Option<GateId>) -> Option<String> {
     if content_type.split(';').next().map(str::trim) != Some(v2::ANSWER_CONTENT_TYPE) {
         return Some(format!("200 with content type {content_type:?}: is BATCH_RECEIVER_DOMAIN a batch-receiver?"));
     }
-    let answered = response.headers().get(v2::GATE_HEADER).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-    (gate.is_none() || answered != gate).then(|| "200 from another life of the batch-receiver than the batch was meant for".to_owned())
+    let answered = response
+        .headers()
+        .get(v2::GATE_HEADER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok());
+    (gate.is_none() || answered != gate)
+        .then(|| "200 from another life of the batch-receiver than the batch was meant for".to_owned())
 }
 
 fn ended(closing: Closing) -> Ended {
@@ -223,11 +232,16 @@ fn ended(closing: Closing) -> Ended {
         Closing::Retry { seq, retry_after_s, cause, .. } => {
             Ended::because(End::Retry { seq, retry_after_ms: retry_after_s.map(seconds_to_ms) }, cause)
         }
-        Closing::Gap { last } => Ended::because(End::Gap, format!("an earlier batch is missing; the far side has sequence {last}")),
-        Closing::Overloaded { retry_after_s } => {
-            Ended::because(End::Overloaded { retry_after_ms: retry_after_s.map(seconds_to_ms) }, "the batch-receiver has no room, or is leaving")
+        Closing::Gap { last } => {
+            Ended::because(End::Gap, format!("an earlier batch is missing; the far side has sequence {last}"))
         }
-        Closing::StaleEpoch { known } => Ended::because(End::StaleEpoch(known), "a later owner's batch came in between"),
+        Closing::Overloaded { retry_after_s } => Ended::because(
+            End::Overloaded { retry_after_ms: retry_after_s.map(seconds_to_ms) },
+            "the batch-receiver has no room, or is leaving",
+        ),
+        Closing::StaleEpoch { known } => {
+            Ended::because(End::StaleEpoch(known), "a later owner's batch came in between")
+        }
     }
 }
 

@@ -75,7 +75,8 @@ impl Copy {
     /// Stores the copy; returns when it is acked.
     pub async fn store(self, publisher: Publisher) {
         loop {
-            let result = publisher.park(&self.lane, &self.msg_id, self.headers.clone(), self.body.clone(), ACK_TIMEOUT).await;
+            let result =
+                publisher.park(&self.lane, &self.msg_id, self.headers.clone(), self.body.clone(), ACK_TIMEOUT).await;
             match result {
                 Ok(_) => return,
                 Err(refused) => {

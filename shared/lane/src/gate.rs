@@ -110,7 +110,15 @@ impl ReceiveGate {
     /// A gate that knows nothing, in the receiver's life `id`.
     #[must_use]
     pub fn new(id: GateId, limits: GateLimits) -> Self {
-        Self { id, limits, owner: None, coming: None, last: Seq(0), at_instance: None, memory: Memory::new(limits.memory) }
+        Self {
+            id,
+            limits,
+            owner: None,
+            coming: None,
+            last: Seq(0),
+            at_instance: None,
+            memory: Memory::new(limits.memory),
+        }
     }
 
     /// May this batch come in? A newer epoch is adopted, a higher floor noted; both take effect when the instance
@@ -266,7 +274,12 @@ mod tests {
     }
 
     fn head(epoch: u64, floor: u64) -> Head {
-        Head { gate: Some(ID), origin: Origin { site: "near".into(), created_us: 1 }, epoch: Epoch(epoch), floor: Seq(floor) }
+        Head {
+            gate: Some(ID),
+            origin: Origin { site: "near".into(), created_us: 1 },
+            epoch: Epoch(epoch),
+            floor: Seq(floor),
+        }
     }
 
     fn step_at(gate: &mut ReceiveGate, now: Moment, epoch: u64, prev: u64, seq: u64, msg_id: &str) -> Step {
@@ -310,7 +323,9 @@ mod tests {
         let mut gate = gate();
         gate.admit(&head(5, 0)).expect("first site");
         let other = Origin { site: "far".into(), created_us: 1 };
-        assert!(matches!(gate.admit(&Head { origin: other, ..head(9, 0) }), Err(Refusal::OtherOrigin(known)) if &*known.site == "near"));
+        assert!(
+            matches!(gate.admit(&Head { origin: other, ..head(9, 0) }), Err(Refusal::OtherOrigin(known)) if &*known.site == "near")
+        );
     }
 
     #[test]
@@ -323,7 +338,11 @@ mod tests {
         gate.admit(&Head { origin: anew, ..head(6, 0) }).expect("new epoch");
         assert_eq!(gate.last(), Seq(0));
         deliver(&mut gate, 6, 0, 1);
-        assert_eq!(step_at(&mut gate, NOW, 6, 1, 9, "another activity"), Step::Deliver, "a known sequence with another id is new");
+        assert_eq!(
+            step_at(&mut gate, NOW, 6, 1, 9, "another activity"),
+            Step::Deliver,
+            "a known sequence with another id is new"
+        );
     }
 
     #[test]
@@ -336,7 +355,11 @@ mod tests {
         assert_eq!(step(&mut gate, 2, 0, 3), Step::Wait { until: None });
         gate.finished(Some(answer(Final::Delivered)));
         assert_eq!(gate.last(), Seq(0), "last belongs to an epoch");
-        assert_eq!(step(&mut gate, 2, 0, 3), Step::Answer(answer(Final::Duplicate)), "and the memory answers the repeat");
+        assert_eq!(
+            step(&mut gate, 2, 0, 3),
+            Step::Answer(answer(Final::Duplicate)),
+            "and the memory answers the repeat"
+        );
         assert_eq!(gate.last(), Seq(3));
     }
 
@@ -372,7 +395,11 @@ mod tests {
         assert_eq!(step(&mut gate, 1, 2, 3), Step::Deliver);
         gate.finished(Some(answer(Final::Rejected)));
         assert_eq!(step(&mut gate, 1, 0, 2), Step::Answer(answer(Final::Duplicate)));
-        assert_eq!(step(&mut gate, 1, 2, 3), Step::Answer(answer(Final::Rejected)), "a rejection is never called a duplicate");
+        assert_eq!(
+            step(&mut gate, 1, 2, 3),
+            Step::Answer(answer(Final::Rejected)),
+            "a rejection is never called a duplicate"
+        );
     }
 
     #[test]

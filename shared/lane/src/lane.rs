@@ -69,7 +69,10 @@ mod tests {
 
     #[test]
     fn a_lane_reads_back_from_its_subject() {
-        let lane = Lane { destination: "aussie.zone".parse().expect("name"), source: "lemmy.world:8536".parse().expect("name") };
+        let lane = Lane {
+            destination: "aussie.zone".parse().expect("name"),
+            source: "lemmy.world:8536".parse().expect("name"),
+        };
         assert_eq!(lane.subject(), "fed.inbox.aussie_zone.lemmy_world=3A8536");
         assert_eq!(lane.parked_subject(), "fed.parked.inbox.aussie_zone.lemmy_world=3A8536");
         assert_eq!(Lane::from_subject(&lane.subject()), Ok(lane));

@@ -73,7 +73,9 @@ impl Memory {
     }
 
     pub(crate) fn is_within_limits(&self) -> bool {
-        self.entries.len() <= self.limits.items && self.bytes <= self.limits.bytes && self.order.len() == self.entries.len()
+        self.entries.len() <= self.limits.items
+            && self.bytes <= self.limits.bytes
+            && self.order.len() == self.entries.len()
     }
 
     fn forget(&mut self, seq: Seq) {

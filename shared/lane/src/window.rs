@@ -377,7 +377,8 @@ impl SendWindow {
         }
         let item = self.items.iter_mut().find(|item| item.seq == seq);
         #[expect(clippy::expect_used, reason = "a shell's bug: it lets only the next expected sequence through")]
-        let item = item.filter(|item| item.state == State::InFlight).expect("an outcome of an item that is not in flight");
+        let item =
+            item.filter(|item| item.state == State::InFlight).expect("an outcome of an item that is not in flight");
         item.attempts += 1;
         item.state = match outcome {
             Final::Delivered | Final::Duplicate => State::Settled,
@@ -407,7 +408,9 @@ impl SendWindow {
             }
             End::StaleEpoch(known) => self.stop = Some(StopReason::StaleEpoch { known }),
             End::TooLarge if self.batch_items > 1 => self.batch_items /= 2,
-            End::Retry { retry_after_ms, .. } | End::Overloaded { retry_after_ms } | End::Refused { retry_after_ms } => {
+            End::Retry { retry_after_ms, .. }
+            | End::Overloaded { retry_after_ms }
+            | End::Refused { retry_after_ms } => {
                 self.backoff.failed(now, retry_after_ms, jitter);
             }
             End::Done | End::TooLarge | End::Gap | End::Lost => self.backoff.failed(now, None, jitter),
@@ -479,7 +482,11 @@ impl SendWindow {
             return self.stop;
         }
         let parking = self.is_parking();
-        let drained = self.draining && self.in_flight.is_none() && !parking && self.settled_untrimmed == 0 && self.trimming.is_none();
+        let drained = self.draining
+            && self.in_flight.is_none()
+            && !parking
+            && self.settled_untrimmed == 0
+            && self.trimming.is_none();
         drained.then_some(StopReason::Drained)
     }
 
@@ -659,7 +666,10 @@ mod tests {
         let mut window = ready(&[10, 13, 14, 15]);
         let batch = post(&mut window, 0);
         outcome(&mut window, batch.post, 10, Final::Rejected);
-        assert_eq!(window.poll(Moment(0)), Some(Action::Park { seq: Seq(10), reason: ParkReason::Rejected, attempts: 1 }));
+        assert_eq!(
+            window.poll(Moment(0)),
+            Some(Action::Park { seq: Seq(10), reason: ParkReason::Rejected, attempts: 1 })
+        );
         outcome(&mut window, batch.post, 13, Final::Delivered);
         outcome(&mut window, batch.post, 14, Final::Delivered);
         end(&mut window, 0, batch.post, End::Done);
@@ -682,7 +692,10 @@ mod tests {
         assert_eq!(window.poll(Moment(0)), None, "not the head yet");
         outcome(&mut window, batch.post, 10, Final::Delivered);
         end(&mut window, 0, batch.post, End::Done);
-        assert_eq!(window.poll(Moment(0)), Some(Action::Park { seq: Seq(11), reason: ParkReason::Unreadable, attempts: 0 }));
+        assert_eq!(
+            window.poll(Moment(0)),
+            Some(Action::Park { seq: Seq(11), reason: ParkReason::Unreadable, attempts: 0 })
+        );
         assert_eq!(window.poll(Moment(0)), Some(Action::Trim { upto: Seq(10), count: 1 }));
         assert_eq!(window.poll(Moment(0)), None);
         window.handle(Moment(0), Event::Parked { seq: Seq(11) });

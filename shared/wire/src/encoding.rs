@@ -79,7 +79,9 @@ impl Encoding {
             Self::Zstd => zstd::bulk::compress(&body, ZSTD_LEVEL),
             Self::Gzip => {
                 let mut out = Vec::new();
-                flate2::read::GzEncoder::new(body.as_slice(), flate2::Compression::default()).read_to_end(&mut out).map(|_| out)
+                flate2::read::GzEncoder::new(body.as_slice(), flate2::Compression::default())
+                    .read_to_end(&mut out)
+                    .map(|_| out)
             }
         };
         match compressed {
@@ -126,7 +128,11 @@ mod tests {
     use super::*;
 
     fn text() -> Vec<u8> {
-        (0..2000).flat_map(|n: u32| format!("{{\"id\":\"https://a.example/{}\"}}", n.wrapping_mul(2_654_435_761)).into_bytes()).collect()
+        (0..2000)
+            .flat_map(|n: u32| {
+                format!("{{\"id\":\"https://a.example/{}\"}}", n.wrapping_mul(2_654_435_761)).into_bytes()
+            })
+            .collect()
     }
 
     #[test]

@@ -212,7 +212,11 @@ mod tests {
             received_at: from_micros(1_795_319_944_000_110).expect("time"),
             target: "/a/../inbox?shared=1'%40".into(),
             scheme: "https".into(),
-            http: vec![("host".into(), b"aussie.zone".to_vec()), ("x-odd".into(), (0x20..=0xff).collect()), ("x-odd".into(), vec![])],
+            http: vec![
+                ("host".into(), b"aussie.zone".to_vec()),
+                ("x-odd".into(), (0x20..=0xff).collect()),
+                ("x-odd".into(), vec![]),
+            ],
             deadline: from_micros(1_795_323_244_000_000),
             traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
             tracestate: None,
@@ -240,12 +244,30 @@ mod tests {
         let mut headers = stored.to_headers();
         headers[1].1 = "2".into();
         assert_eq!(read(&headers, Bytes::new()), Err(Error::Version("2".into())));
-        for missing in [header::MSG_ID, header::VERSION, header::ACTIVITY_ID, header::RECEIVED_AT, header::TARGET, header::SCHEME, header::HTTP] {
+        for missing in [
+            header::MSG_ID,
+            header::VERSION,
+            header::ACTIVITY_ID,
+            header::RECEIVED_AT,
+            header::TARGET,
+            header::SCHEME,
+            header::HTTP,
+        ] {
             let headers: Vec<_> = stored.to_headers().into_iter().filter(|(name, _)| *name != missing).collect();
             assert_eq!(read(&headers, Bytes::new()), Err(Error::Missing(missing)));
         }
-        for (name, value) in [(header::HTTP, "[[\"a\"]]"), (header::HTTP, "[[\"a\",\"\u{100}\"]]"), (header::TARGET, "inbox"), (header::RECEIVED_AT, "now"), (header::SCHEME, "ftp")] {
-            let headers: Vec<_> = stored.to_headers().into_iter().map(|(n, v)| if n == name { (n, value.to_owned()) } else { (n, v) }).collect();
+        for (name, value) in [
+            (header::HTTP, "[[\"a\"]]"),
+            (header::HTTP, "[[\"a\",\"\u{100}\"]]"),
+            (header::TARGET, "inbox"),
+            (header::RECEIVED_AT, "now"),
+            (header::SCHEME, "ftp"),
+        ] {
+            let headers: Vec<_> = stored
+                .to_headers()
+                .into_iter()
+                .map(|(n, v)| if n == name { (n, value.to_owned()) } else { (n, v) })
+                .collect();
             assert_eq!(read(&headers, Bytes::new()), Err(Error::Malformed(name)), "{value}");
         }
     }

@@ -138,7 +138,13 @@ impl Line {
                     Final::Rejected => RawOutcome::Rejected,
                 };
                 let status = (answer.status != 0).then_some(answer.status);
-                Raw { seq: Some(seq.0), outcome: Some(outcome), status, body: answer.body.map(String::from), ..Raw::default() }
+                Raw {
+                    seq: Some(seq.0),
+                    outcome: Some(outcome),
+                    status,
+                    body: answer.body.map(String::from),
+                    ..Raw::default()
+                }
             }
             Self::End(closing) => raw_closing(closing),
         };
@@ -163,9 +169,14 @@ impl Line {
                     RawOutcome::Duplicate => Final::Duplicate,
                     RawOutcome::Rejected => Final::Rejected,
                 };
-                Ok(Self::Outcome(Seq(seq), Answer { outcome, status: raw.status.unwrap_or(0), body: raw.body.map(Into::into) }))
+                Ok(Self::Outcome(
+                    Seq(seq),
+                    Answer { outcome, status: raw.status.unwrap_or(0), body: raw.body.map(Into::into) },
+                ))
             }
-            (_, None, Some(end)) => parse_closing(end, raw).ok_or_else(|| malformed(&"a closing line lacks a field")).map(Self::End),
+            (_, None, Some(end)) => {
+                parse_closing(end, raw).ok_or_else(|| malformed(&"a closing line lacks a field")).map(Self::End)
+            }
             _ => Err(malformed(&"neither an outcome nor a closing line")),
         }
     }
@@ -267,13 +278,19 @@ mod tests {
     use super::*;
 
     fn lines() -> Vec<Line> {
-        let rejected = Answer { outcome: Final::Rejected, status: 400, body: Some("a \"quoted\"\nline \u{2028}".into()) };
+        let rejected =
+            Answer { outcome: Final::Rejected, status: 400, body: Some("a \"quoted\"\nline \u{2028}".into()) };
         vec![
             Line::Outcome(Seq(12), Answer { outcome: Final::Delivered, status: 202, body: None }),
             Line::Silence,
             Line::Outcome(Seq(15), rejected),
             Line::Outcome(Seq(17), Answer::vouched()),
-            Line::End(Closing::Retry { seq: Seq(18), status: Some(503), retry_after_s: Some(7), cause: "the instance answered 503".into() }),
+            Line::End(Closing::Retry {
+                seq: Seq(18),
+                status: Some(503),
+                retry_after_s: Some(7),
+                cause: "the instance answered 503".into(),
+            }),
         ]
     }
 
@@ -285,7 +302,12 @@ mod tests {
 
     #[test]
     fn the_lines_are_the_golden_ones_and_read_back() {
-        let closings = [Closing::Done, Closing::Gap { last: Seq(9) }, Closing::Overloaded { retry_after_s: Some(2) }, Closing::StaleEpoch { known: Epoch(5) }];
+        let closings = [
+            Closing::Done,
+            Closing::Gap { last: Seq(9) },
+            Closing::Overloaded { retry_after_s: Some(2) },
+            Closing::StaleEpoch { known: Epoch(5) },
+        ];
         let all: Vec<Line> = lines().into_iter().chain(closings.map(Line::End)).collect();
         let text: Vec<u8> = all.iter().flat_map(Line::encode).collect();
         assert_eq!(String::from_utf8_lossy(&text), include_str!("../../tests/golden/answer-v2.ndjson"));
@@ -328,7 +350,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error_and_a_line_is_bounded() {
-        for text in ["\n", "[]\n", "{\"seq\":1}\n", "{\"end\":\"gap\"}\n", "{\"end\":\"what\"}\n", "{\"x\":1}\n", "<html>\n"] {
+        for text in
+            ["\n", "[]\n", "{\"seq\":1}\n", "{\"end\":\"gap\"}\n", "{\"end\":\"what\"}\n", "{\"x\":1}\n", "<html>\n"]
+        {
             let (out, result) = read(&mut AnswerReader::new([Seq(1)]), text.as_bytes());
             assert!(out.is_empty() && matches!(result, Err(AnswerError::Malformed(_))), "{text:?} {result:?}");
         }

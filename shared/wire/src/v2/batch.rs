@@ -360,13 +360,17 @@ mod tests {
             received_at_us: 1_795_319_944_000_110,
             scheme: "https".into(),
             target: "/a/../inbox?x='".into(),
-            http: vec![("host".into(), Bytes::from_static(b"b.example")), ("x".into(), Bytes::from_static(b"\xff\x00"))],
+            http: vec![
+                ("host".into(), Bytes::from_static(b"b.example")),
+                ("x".into(), Bytes::from_static(b"\xff\x00")),
+            ],
             body: Bytes::from_static(b"{\"id\":\"\xc3\"}"),
             activity_id: format!("https://a.example/{seq}"),
             traceparent: (seq == 12).then(|| "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
             tracestate: None,
         };
-        let lane = Lane { destination: "b.example".parse().expect("name"), source: "a.example:81".parse().expect("name") };
+        let lane =
+            Lane { destination: "b.example".parse().expect("name"), source: "a.example:81".parse().expect("name") };
         let header = BatchHeader {
             origin: Origin { site: "near".into(), created_us: 1_795_000_000_000_000 },
             lane,
@@ -393,7 +397,8 @@ mod tests {
     #[test]
     fn the_bytes_on_the_wire_are_the_golden_ones() {
         let golden = include_str!("../../tests/golden/batch-v2.hex");
-        let golden: String = golden.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace).collect();
+        let golden: String =
+            golden.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace).collect();
         let hex: String = batch().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, golden);
     }

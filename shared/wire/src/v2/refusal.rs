@@ -78,8 +78,12 @@ mod tests {
     #[test]
     fn a_refusal_is_read_by_its_type() {
         let refusal: Refusal =
-            serde_json::from_str(r#"{"type":"urn:fedstream:problem:new-gate","title":"x","gate":"00000000000000ab"}"#).expect("json");
-        assert_eq!((refusal.kind(), refusal.current_gate(), refusal.known_epoch()), (RefusalKind::NewGate, Some(GateId(0xab)), None));
+            serde_json::from_str(r#"{"type":"urn:fedstream:problem:new-gate","title":"x","gate":"00000000000000ab"}"#)
+                .expect("json");
+        assert_eq!(
+            (refusal.kind(), refusal.current_gate(), refusal.known_epoch()),
+            (RefusalKind::NewGate, Some(GateId(0xab)), None)
+        );
         let other: Refusal = serde_json::from_str("{}").expect("json");
         assert_eq!(other.kind(), RefusalKind::Other);
     }
