@@ -1,0 +1,56 @@
+# The only commands to remember. CI runs the same ones.
+.DEFAULT_GOAL := help
+.PHONY: help build demo up test test-all test-long nats fmt lint deny ci clean
+
+CARGO ?= cargo
+CARGO_DENY_VERSION := 0.20.2
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+nats: ## find or install a nats-server that is new enough, and print its path
+	@sh nats/install.sh
+
+build: ## the services, for tests
+	$(CARGO) build --workspace --bins
+
+demo: ## broker, three services, a 300 ms link, 1,000 signed activities; prints what became of them
+	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
+	$(CARGO) build --release --workspace --bins && \
+	target/release/demo
+
+up: ## the pipeline alone, in front of a destination of yours (FED_DEST_URL, FED_SOURCES, FED_DESTINATIONS)
+	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
+	$(CARGO) build --release --workspace --bins && \
+	target/release/demo up
+
+test: ## the suite
+	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
+	$(CARGO) build --workspace --bins && \
+	$(CARGO) test --workspace
+
+test-all: ## the suite and the long runs
+	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
+	$(CARGO) build --workspace --bins && \
+	$(CARGO) test --workspace && \
+	$(MAKE) test-long
+
+test-long: ## the long runs alone: a million cases of the lane's property test
+	PROPTEST_CASES=1000000 $(CARGO) test --release -p fedstream-lane --test properties
+
+fmt: ## format
+	$(CARGO) fmt --all
+
+lint: ## formatting and clippy, warnings as errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+deny: ## licences, bans and sources of every dependency
+	@$(CARGO) deny --version 2>/dev/null | grep -q . || $(CARGO) install cargo-deny --locked --version $(CARGO_DENY_VERSION)
+	$(CARGO) deny check licenses bans sources
+
+ci: ## what .ci/run does
+	sh .ci/run
+
+clean: ## what the demo and make up left behind
+	rm -rf .demo .up
