@@ -1,0 +1,285 @@
+//! What the batch-receiver is told: one table of variables, and the struct that holds their values.
+//!
+//! It relays to somebody's instance, so what it may reach has no default and no wildcard, and running without a
+//! credential has to be said in so many words.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use envconfig::Envconfig;
+use fedstream_lane::{GateLimits, InstanceName, MemoryLimits};
+use fedstream_service::Service;
+use fedstream_service::client_addr::{self, ClientRules, Network};
+use fedstream_service::config::common::{self, CommonConfig};
+use fedstream_service::config::{Bytes, Check, ConfigError, Count, List, NotA, Secret, Span, Switch, Variable};
+use fedstream_service::paths::PathPattern;
+use http::uri::Authority;
+
+/// What the headers of an activity may add to its body in a batch: the front door takes 16 KiB by default, and says
+/// itself when it is told to take more than this.
+const ITEM_HEADERS_BYTES: usize = 80 * 1024;
+
+/// Bytes of memory for each remembered outcome: an id and a status take about 200, a rejection up to 4 KiB more.
+const MEMORY_BYTES_PER_ITEM: usize = 512;
+
+/// The service and its variables.
+pub static SERVICE: Service = Service {
+    name: "batch-receiver",
+    about: "Takes batches of activities from batch-senders and replays each one to your instance, in order, byte for byte.",
+    version: env!("CARGO_PKG_VERSION"),
+    variables: &[&VARIABLES, &client_addr::VARIABLES, &common::variables("127.0.0.1:9092")],
+};
+
+static VARIABLES: [Variable; 21] = [
+    Variable::new::<SocketAddr>("FED_LISTEN", "127.0.0.1:8081", "address for batches").default("127.0.0.1:8081"),
+    Variable::new::<BatchPath>("FED_BATCH_PATH", "/batch", "path for batches").default("/batch"),
+    Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "what senders put behind \"Authorization: Bearer\"").optional().secret(),
+    Variable::new::<Switch>("FED_OPEN_RECEIVER", "yes", "yes: without HTTP_BATCH_AUTHORIZATION anybody may send").default("no"),
+    Variable::new::<List<InstanceName>>("FED_DESTINATIONS", "aussie.zone", "instances that batches may be for, by their Host"),
+    Variable::new::<List<PathPattern>>("FED_INBOX_PATHS", "/inbox,/u/*/inbox", "paths that may be posted to; * stands for anything").default("*/inbox"),
+    Variable::new::<Protocol>("OVERRIDE_DESTINATION_PROTOCOL", "http", "how the instance is reached: http or https").default("https"),
+    Variable::new::<Authority>("OVERRIDE_DESTINATION_DOMAIN", "lemmy:8536", "where the instance is reached; unset: at the activity's Host").optional(),
+    Variable::new::<Count>("FED_BATCH_ITEMS_MAX", "1000", "activities in a batch").default("1000"),
+    Variable::new::<Bytes>("FED_BATCH_BODY_MAX", "64MiB", "bytes of a batch, inflated").default("64MiB"),
+    Variable::new::<Bytes>("FED_REQUEST_BODY_MAX", "32MiB", "bytes of a batch, as sent").default("32MiB"),
+    Variable::new::<Bytes>("FED_BODY_MAX", "1MiB", "bytes of one activity").default("1MiB"),
+    Variable::new::<Span>("FED_BODY_TIMEOUT", "60s", "time for a batch to arrive").default("60s"),
+    Variable::new::<Span>("FED_DELIVERY_TIMEOUT", "60s", "time for the instance to answer one activity").default("60s"),
+    Variable::new::<Span>("FED_SILENCE", "10s", "a sign of life is sent after this long without an outcome").default("10s"),
+    Variable::new::<Span>("FED_WAIT_MAX", "20s", "how long a batch waits for an earlier one").default("20s"),
+    Variable::new::<Count>("FED_CONNECTIONS_MAX", "1024", "open connections").default("1024"),
+    Variable::new::<Count>("FED_BATCHES_MAX", "1024", "batches that are here at once; a lane has a few").default("1024"),
+    Variable::new::<Bytes>("FED_INFLIGHT_BYTES", "256MiB", "bytes of all batches that are here at once, inflated").default("256MiB"),
+    Variable::new::<Count>("FED_MEMORY_ITEMS", "4096", "outcomes remembered for each lane").default("4096"),
+    Variable::new::<Count>("FED_LANES_MAX", "1000", "lanes; a lane is one sending instance to one destination").default("1000"),
+];
+
+/// The values.
+#[derive(Debug, Clone, Envconfig)]
+pub struct Config {
+    /// Address for batches.
+    #[envconfig(from = "FED_LISTEN")]
+    pub listen: SocketAddr,
+    /// Path for batches.
+    #[envconfig(from = "FED_BATCH_PATH")]
+    pub batch_path: BatchPath,
+    /// The shared secret, with or without `Bearer ` in front.
+    #[envconfig(from = "HTTP_BATCH_AUTHORIZATION")]
+    pub authorization: Option<Secret>,
+    /// May it run without a secret?
+    #[envconfig(from = "FED_OPEN_RECEIVER")]
+    pub open_receiver: Switch,
+    /// Instances that batches may be for.
+    #[envconfig(from = "FED_DESTINATIONS")]
+    pub destinations: List<InstanceName>,
+    /// Paths that may be posted to.
+    #[envconfig(from = "FED_INBOX_PATHS")]
+    pub inbox_paths: List<PathPattern>,
+    /// How the instance is reached.
+    #[envconfig(from = "OVERRIDE_DESTINATION_PROTOCOL")]
+    pub protocol: Protocol,
+    /// Where the instance is reached, if not at the activity's Host.
+    #[envconfig(from = "OVERRIDE_DESTINATION_DOMAIN")]
+    pub domain: Option<Authority>,
+    /// Activities in a batch.
+    #[envconfig(from = "FED_BATCH_ITEMS_MAX")]
+    pub batch_items_max: Count,
+    /// Bytes of a batch, inflated.
+    #[envconfig(from = "FED_BATCH_BODY_MAX")]
+    pub batch_body_max: Bytes,
+    /// Bytes of a batch, as sent.
+    #[envconfig(from = "FED_REQUEST_BODY_MAX")]
+    pub request_body_max: Bytes,
+    /// Bytes of one activity.
+    #[envconfig(from = "FED_BODY_MAX")]
+    pub body_max: Bytes,
+    /// Time for a batch to arrive.
+    #[envconfig(from = "FED_BODY_TIMEOUT")]
+    pub body_timeout: Span,
+    /// Time for the instance to answer.
+    #[envconfig(from = "FED_DELIVERY_TIMEOUT")]
+    pub delivery_timeout: Span,
+    /// A sign of life after this long without an outcome.
+    #[envconfig(from = "FED_SILENCE")]
+    pub silence: Span,
+    /// How long a batch waits for an earlier one.
+    #[envconfig(from = "FED_WAIT_MAX")]
+    pub wait_max: Span,
+    /// Open connections.
+    #[envconfig(from = "FED_CONNECTIONS_MAX")]
+    pub connections_max: Count,
+    /// Batches that are here at once.
+    #[envconfig(from = "FED_BATCHES_MAX")]
+    pub batches_max: Count,
+    /// Bytes of all batches that are here at once.
+    #[envconfig(from = "FED_INFLIGHT_BYTES")]
+    pub inflight_bytes: Bytes,
+    /// Outcomes remembered for each lane.
+    #[envconfig(from = "FED_MEMORY_ITEMS")]
+    pub memory_items: Count,
+    /// Lanes.
+    #[envconfig(from = "FED_LANES_MAX")]
+    pub lanes_max: Count,
+    /// Client addresses that may send.
+    #[envconfig(from = "HTTP_ALLOWED_IPS")]
+    pub allowed_ips: Option<List<Network>>,
+    /// Proxies whose word about the client counts.
+    #[envconfig(from = "HTTP_TRUSTED_PROXIES")]
+    pub trusted_proxies: Option<List<Network>>,
+    /// Logs, traces, the admin listener, shutdown.
+    #[envconfig(nested)]
+    pub common: CommonConfig,
+}
+
+impl Config {
+    /// Who may send.
+    #[must_use]
+    pub fn client_rules(&self) -> ClientRules {
+        let networks = |list: &Option<List<Network>>| list.as_ref().map(|list| list.as_slice().to_vec());
+        ClientRules { allowed: networks(&self.allowed_ips), trusted: networks(&self.trusted_proxies).unwrap_or_default() }
+    }
+
+    /// The bounds of each lane's gate.
+    #[must_use]
+    pub fn gate_limits(&self) -> GateLimits {
+        let items = self.memory_items.get();
+        GateLimits {
+            memory: MemoryLimits { items, bytes: items.saturating_mul(MEMORY_BYTES_PER_ITEM) },
+            wait_max_ms: u64::try_from(self.wait_max.get().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl Check for Config {
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.authorization.is_none() && !self.open_receiver.is_on() {
+            return Err(ConfigError::new(
+                "HTTP_BATCH_AUTHORIZATION",
+                "is required: without it anybody could post as anybody; FED_OPEN_RECEIVER=yes allows that",
+            ));
+        }
+        if self.domain.as_ref().is_some_and(|domain| domain.as_str().contains('@')) {
+            return Err(ConfigError::new("OVERRIDE_DESTINATION_DOMAIN", "has a user in it, for example OVERRIDE_DESTINATION_DOMAIN=lemmy:8536"));
+        }
+        if self.batch_body_max.get() < self.body_max.get().saturating_add(ITEM_HEADERS_BYTES) {
+            return Err(ConfigError::between("FED_BATCH_BODY_MAX and FED_BODY_MAX: a batch must have room for one activity and its headers"));
+        }
+        if self.inflight_bytes < self.batch_body_max || self.inflight_bytes < self.request_body_max {
+            return Err(ConfigError::between(
+                "FED_INFLIGHT_BYTES: is below FED_BATCH_BODY_MAX or FED_REQUEST_BODY_MAX, so that a full batch would never be taken",
+            ));
+        }
+        for (name, span) in [
+            ("FED_BODY_TIMEOUT", self.body_timeout),
+            ("FED_DELIVERY_TIMEOUT", self.delivery_timeout),
+            ("FED_SILENCE", self.silence),
+        ] {
+            if span.get().is_zero() {
+                return Err(ConfigError::new(name, "must be above zero"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How the instance is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Plain, inside one's own network.
+    Http,
+    /// TLS, trusting the system's certificate authorities.
+    Https,
+}
+
+impl Protocol {
+    /// As in a URI.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = NotA;
+    fn from_str(text: &str) -> Result<Self, NotA> {
+        match text.trim() {
+            "http" => Ok(Self::Http),
+            "https" => Ok(Self::Https),
+            _ => Err(NotA("http or https")),
+        }
+    }
+}
+
+/// The path of the endpoint: literal, compared as received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchPath(String);
+
+impl BatchPath {
+    /// The path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for BatchPath {
+    type Err = NotA;
+    fn from_str(text: &str) -> Result<Self, NotA> {
+        let literal = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '{' | '}' | '*');
+        if text.starts_with('/') && text.chars().all(literal) { Ok(Self(text.to_owned())) } else { Err(NotA("a path")) }
+    }
+}
+
+impl fmt::Display for BatchPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fedstream_service::config::{Environment, load_from};
+
+    fn load(pairs: &[(&str, &str)]) -> Result<Config, String> {
+        load_from(&SERVICE, &Environment::from_pairs(pairs)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_destination_and_a_credential_are_all_it_needs() {
+        let config = load(&[("FED_DESTINATIONS", "Aussie.Zone, b.example:8443"), ("HTTP_BATCH_AUTHORIZATION", "x")]).expect("loads");
+        let names: Vec<_> = config.destinations.as_slice().iter().map(InstanceName::as_str).collect();
+        assert_eq!(names, ["aussie.zone", "b.example:8443"]);
+        assert_eq!(config.batch_path.as_str(), "/batch");
+        assert_eq!(config.protocol, Protocol::Https);
+    }
+
+    #[test]
+    fn without_a_credential_it_refuses_to_start_unless_told() {
+        let error = load(&[("FED_DESTINATIONS", "b.example")]).expect_err("no credential");
+        assert!(error.starts_with("HTTP_BATCH_AUTHORIZATION: is required") && error.contains("FED_OPEN_RECEIVER=yes"), "{error}");
+        load(&[("FED_DESTINATIONS", "b.example"), ("FED_OPEN_RECEIVER", "yes")]).expect("told to run open");
+    }
+
+    #[test]
+    fn what_it_may_reach_has_no_default_and_no_wildcard() {
+        assert!(load(&[("FED_OPEN_RECEIVER", "yes")]).expect_err("none").starts_with("FED_DESTINATIONS: is required"));
+        let error = load(&[("FED_OPEN_RECEIVER", "yes"), ("FED_DESTINATIONS", "b.example,*")]).expect_err("wildcard");
+        assert!(error.starts_with("FED_DESTINATIONS: ") && error.contains("\"*\""), "{error}");
+    }
+
+    #[test]
+    fn limits_that_contradict_each_other_are_named() {
+        let with = |name, value| load(&[("FED_OPEN_RECEIVER", "yes"), ("FED_DESTINATIONS", "b.example"), (name, value)]).expect_err(name);
+        assert!(with("FED_BATCH_BODY_MAX", "1MiB").contains("FED_BATCH_BODY_MAX and FED_BODY_MAX"));
+        assert!(with("FED_INFLIGHT_BYTES", "16MiB").starts_with("FED_INFLIGHT_BYTES"));
+        assert!(with("FED_SILENCE", "0").starts_with("FED_SILENCE: must be above zero"));
+        assert!(with("FED_BATCH_PATH", "/{batch}").starts_with("FED_BATCH_PATH: "));
+        assert!(with("OVERRIDE_DESTINATION_PROTOCOL", "ftp").starts_with("OVERRIDE_DESTINATION_PROTOCOL: "));
+        assert!(with("OVERRIDE_DESTINATION_DOMAIN", "u@lemmy").starts_with("OVERRIDE_DESTINATION_DOMAIN: "));
+    }
+}

@@ -1,0 +1,193 @@
+//! One activity at the instance, in a task of its own: hyper cancels a handler whose connection closes, and an
+//! activity that was begun must have its outcome known here whatever becomes of the batch that brought it.
+
+use std::sync::Arc;
+
+use fedstream_lane::Lane;
+use fedstream_service::context;
+use http::uri::Authority;
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span, field};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use crate::gates::AtInstance;
+use crate::parcel::Parcel;
+use crate::replay::Replay;
+use crate::verdict::Verdict;
+
+/// What a batch's deliveries share.
+#[derive(Clone, Debug)]
+pub struct Deliveries {
+    /// The way to the instance.
+    pub replay: Arc<Replay>,
+    /// Waited for at shutdown.
+    pub tasks: TaskTracker,
+    /// Where the instance is.
+    pub address: Authority,
+    /// The batch's lane.
+    pub lane: Lane,
+    /// The batch's span.
+    pub batch: Span,
+}
+
+impl Deliveries {
+    /// Begins one. The handle only listens: dropped, the delivery goes on, and the gate hears of its end.
+    pub fn begin(&self, parcel: Parcel, at_instance: AtInstance) -> JoinHandle<Verdict> {
+        let span = self.span(&parcel);
+        let this = self.clone();
+        let task = async move {
+            let verdict = this.replay.deliver(&this.address, &parcel).await;
+            this.tell(&parcel, &verdict);
+            at_instance.finish(verdict.answer().cloned());
+            verdict
+        };
+        self.tasks.spawn(task.instrument(span))
+    }
+
+    /// In the activity's own trace, and linked to the batch that it came in.
+    fn span(&self, parcel: &Parcel) -> Span {
+        let span = tracing::info_span!(
+            parent: None,
+            "deliver",
+            otel.name = name(parcel.target.path()),
+            otel.kind = "client",
+            otel.status_code = field::Empty,
+            otel.status_description = field::Empty,
+            http.request.method = "POST",
+            http.response.status_code = field::Empty,
+            server.address = self.address.host(),
+            server.port = self.address.port_u16().map(i64::from),
+            url.path = parcel.target.path(),
+            activitypub.activity.id = parcel.activity_id,
+            fedstream.lane = %self.lane,
+            fedstream.seq = i64::try_from(parcel.seq.0).unwrap_or(i64::MAX),
+            fedstream.outcome = field::Empty,
+        );
+        let batch = self.batch.context();
+        match context::extract(parcel.traceparent.as_deref(), parcel.tracestate.as_deref()) {
+            Some(activity) => {
+                context::continue_from(&span, Some(activity));
+                context::link(&span, Some(&batch));
+            }
+            None => context::continue_from(&span, Some(batch)),
+        }
+        span
+    }
+
+    fn tell(&self, parcel: &Parcel, verdict: &Verdict) {
+        let span = Span::current();
+        span.record("fedstream.outcome", verdict.name());
+        if let Some(status) = verdict.status() {
+            span.record("http.response.status_code", i64::from(status));
+        }
+        let (lane, seq, activity_id) = (&self.lane, parcel.seq.0, &parcel.activity_id);
+        match verdict {
+            Verdict::Final(answer) => match &answer.body {
+                None => tracing::debug!(%lane, seq, activity.id = activity_id, status = answer.status, "delivered"),
+                Some(body) => {
+                    span.record("otel.status_code", "ERROR");
+                    tracing::warn!(%lane, seq, activity.id = activity_id, status = answer.status, answer = %beginning(body), "rejected by the instance");
+                }
+            },
+            // The batch tells of it, once: it ends here.
+            Verdict::Retry { cause, .. } => {
+                span.record("otel.status_code", "ERROR");
+                span.record("otel.status_description", cause);
+            }
+        }
+    }
+}
+
+/// The span's name: of few kinds, so that traces can be grouped by it. Whose inbox it is, is in `url.path`.
+fn name(path: &str) -> String {
+    match path.rsplit_once('/') {
+        Some(("", _)) | None => format!("POST {path}"),
+        Some((_, last)) => format!("POST */{last}"),
+    }
+}
+
+/// Enough of an answer for a log line; the whole goes to the sender, which parks it.
+fn beginning(body: &str) -> String {
+    body.chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, SERVICE};
+    use bytes::Bytes;
+    use fedstream_lane::{MsgId, Seq};
+    use fedstream_service::config::{Environment, load_from};
+    use fedstream_wire::v2::BatchItem;
+    use opentelemetry::trace::{SpanKind, TracerProvider as _};
+    use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    const ACTIVITY: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn parcel(traceparent: Option<&str>) -> Parcel {
+        Parcel::of(BatchItem {
+            seq: Seq(7),
+            msg_id: MsgId::new("m7"),
+            received_at_us: 0,
+            scheme: "https".into(),
+            target: "/inbox?x".into(),
+            http: vec![("host".into(), Bytes::from_static(b"b.example"))],
+            body: Bytes::new(),
+            activity_id: "https://a.example/7".into(),
+            traceparent: traceparent.map(str::to_owned),
+            tracestate: None,
+        })
+        .expect("fit")
+    }
+
+    #[test]
+    fn a_delivery_is_in_its_activitys_trace_and_linked_to_its_batch() {
+        let exporter = InMemorySpanExporter::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let pairs = [("FED_OPEN_RECEIVER", "yes"), ("FED_DESTINATIONS", "b.example"), ("OVERRIDE_DESTINATION_PROTOCOL", "http")];
+            let config: Config = load_from(&SERVICE, &Environment::from_pairs(&pairs)).expect("configuration");
+            let deliveries = Deliveries {
+                replay: Arc::new(Replay::new(&config).expect("a client")),
+                tasks: TaskTracker::new(),
+                address: Authority::from_static("lemmy:8536"),
+                lane: Lane { destination: "b.example".parse().expect("name"), source: "a.example".parse().expect("name") },
+                batch: tracing::info_span!("batch"),
+            };
+            for traceparent in [Some(ACTIVITY), None] {
+                let parcel = parcel(traceparent);
+                let span = deliveries.span(&parcel);
+                let _entered = span.enter();
+                deliveries.tell(&parcel, &Verdict::unanswered("no connection"));
+            }
+        });
+        let spans = exporter.get_finished_spans().expect("spans");
+        let [with, without, batch] = &spans[..] else { panic!("three spans: {spans:?}") };
+        assert_eq!((with.name.as_ref(), &with.span_kind), ("POST /inbox", &SpanKind::Client));
+        assert_eq!(with.span_context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(with.parent_span_id.to_string(), "00f067aa0ba902b7");
+        assert_eq!(with.links.iter().map(|link| &link.span_context).collect::<Vec<_>>(), [&batch.span_context]);
+        let attribute = |key: &str| with.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string());
+        for (key, value) in [
+            ("activitypub.activity.id", "https://a.example/7"),
+            ("fedstream.lane", "b.example/a.example"),
+            ("fedstream.seq", "7"),
+            ("fedstream.outcome", "retry"),
+            ("server.address", "lemmy"),
+            ("server.port", "8536"),
+        ] {
+            assert_eq!(attribute(key).as_deref(), Some(value), "{key}");
+        }
+        assert_eq!(with.status, opentelemetry::trace::Status::error("no connection"));
+        assert_eq!(without.parent_span_id, batch.span_context.span_id(), "an activity without a trace is in its batch's");
+    }
+
+    #[test]
+    fn spans_are_named_by_the_kind_of_inbox() {
+        assert_eq!(name("/inbox"), "POST /inbox");
+        assert_eq!(name("/users/%40bob/inbox"), "POST */inbox");
+    }
+}

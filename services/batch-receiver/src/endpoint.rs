@@ -1,0 +1,404 @@
+//! `POST /batch`, version 2: what is decided before the 200, in this order, and the stream of lines after it.
+//!
+//! | case | answer |
+//! |---|---|
+//! | method other than POST | 405 + Allow |
+//! | client address not allowed | 503 |
+//! | credential wrong or missing | 401 |
+//! | Content-Type not `application/cbor-seq`; an unknown Content-Encoding | 415 |
+//! | stopping, or no room for another batch | 503 `overloaded` + Retry-After |
+//! | body over the limit as sent or inflated, or too slow | 413, 408 |
+//! | not a batch, or not of version 2 | 400, names item and field |
+//! | destination, Host or path not on the lists | 403, names the entry to add |
+//! | an activity that can't be replayed byte for byte | 400 |
+//! | meant for another life of this receiver; an owner replaced; another site | 409 |
+//! | a lane too many | 503 |
+//!
+//! Never 200 for a batch of which a part was not understood or not allowed. Every answer says which life of the
+//! receiver gave it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use fedstream_lane::{Head, Refusal};
+use fedstream_service::client_addr::ClientRules;
+use fedstream_service::context;
+use fedstream_service::http_server::Peer;
+use fedstream_service::problem::Problem;
+use fedstream_wire::encoding::{self, Encoding};
+use fedstream_wire::v2::{self, ANSWER_CONTENT_TYPE, Batch, GATE_HEADER, Line, RefusalKind};
+use futures::StreamExt;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span, field};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::credential::Credential;
+use crate::delivery::Deliveries;
+use crate::gates::{self, Gates};
+use crate::replay::Replay;
+use crate::room::{Full, Place, Room};
+use crate::rules::{self, Rules};
+use crate::visit::{BatchVisit, COME_BACK, Lines};
+
+/// Lines that wait for the sender to take them; an item more is not begun before one is taken.
+const LINES_WAITING_MAX: usize = 16;
+
+/// How soon a sender that found no room should come back: batches take a few seconds.
+const NO_ROOM_RETRY: Duration = Duration::from_secs(1);
+
+/// How soon a sender that an operator has to let in should come back.
+const OPERATOR_RETRY: Duration = Duration::from_secs(60);
+
+/// Everything that a POST needs.
+#[derive(Debug)]
+pub struct Endpoint {
+    clients: ClientRules,
+    credential: Credential,
+    rules: Rules,
+    room: Room,
+    gates: Gates,
+    replay: Arc<Replay>,
+    clock: Clock,
+    limits: Limits,
+    /// Batches and deliveries that are under way.
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Limits {
+    request_bytes: usize,
+    batch_bytes: usize,
+    items: usize,
+    body_timeout: Duration,
+    silence: Duration,
+}
+
+/// A refusal; boxed, since it is the rare case.
+type Refused = Box<Problem>;
+
+impl Endpoint {
+    /// An endpoint that lets nothing more in once `stopping` is cancelled.
+    #[must_use]
+    pub fn new(config: &Config, rules: Rules, replay: Replay, stopping: CancellationToken) -> Self {
+        Self {
+            clients: config.client_rules(),
+            credential: Credential::new(config.authorization.as_ref().map(|secret| secret.expose())),
+            rules,
+            room: Room::new(config.batches_max.get(), config.inflight_bytes.get()),
+            gates: Gates::new(config.gate_limits(), config.lanes_max.get()),
+            replay: Arc::new(replay),
+            clock: Clock::start(),
+            limits: Limits {
+                request_bytes: config.request_body_max.get(),
+                batch_bytes: config.batch_body_max.get(),
+                items: config.batch_items_max.get(),
+                body_timeout: config.body_timeout.get(),
+                silence: config.silence.get(),
+            },
+            tasks: TaskTracker::new(),
+            stopping,
+        }
+    }
+
+    /// The gates, for the admin page.
+    #[must_use]
+    pub fn gates(&self) -> &Gates {
+        &self.gates
+    }
+
+    /// What is under way, waited for at shutdown.
+    #[must_use]
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Answers a request for the batch path.
+    pub async fn answer(self: Arc<Self>, request: Request) -> Response {
+        let span = self.span(&request);
+        let decided = self.decide(request, &span).instrument(span.clone()).await;
+        let response = decided.unwrap_or_else(|problem| {
+            let _entered = span.enter();
+            tell(&problem);
+            let status = problem.status;
+            let mut response = problem.into_response();
+            if status == StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            response
+        });
+        span.record("http.response.status_code", i64::from(response.status().as_u16()));
+        if response.status().is_server_error() {
+            span.record("otel.status_code", "ERROR");
+        }
+        self.signed(response)
+    }
+
+    /// Answers a request for anything else.
+    pub async fn not_found(self: Arc<Self>) -> Response {
+        let problem = Problem::new(StatusCode::NOT_FOUND, "not-found", "nothing is here; batches go to FED_BATCH_PATH");
+        self.signed(problem.into_response())
+    }
+
+    /// With the current life's id.
+    fn signed(&self, mut response: Response) -> Response {
+        if let Ok(id) = HeaderValue::try_from(self.gates.id().to_string()) {
+            response.headers_mut().insert(HeaderName::from_static(GATE_HEADER), id);
+        }
+        response
+    }
+
+    /// A batch that brings the credential is from one of our own senders: its trace goes on here.
+    fn span(&self, request: &Request) -> Span {
+        let span = tracing::info_span!(
+            "batch",
+            otel.name = format!("POST {}", request.uri().path()),
+            otel.kind = "server",
+            otel.status_code = field::Empty,
+            http.request.method = %request.method(),
+            http.response.status_code = field::Empty,
+            url.path = request.uri().path(),
+            messaging.batch.message_count = field::Empty,
+            fedstream.lane = field::Empty,
+            fedstream.epoch = field::Empty,
+        );
+        if self.credential.allows(request.headers()) {
+            let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+            context::continue_from(&span, context::extract(header("traceparent"), header("tracestate")));
+        }
+        span
+    }
+
+    async fn decide(&self, request: Request, span: &Span) -> Result<Response, Refused> {
+        if request.method() != Method::POST {
+            return Err(problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "batches are posted").allow("POST").into());
+        }
+        self.check_client(&request)?;
+        if !self.credential.allows(request.headers()) {
+            return Err(problem(StatusCode::UNAUTHORIZED, "unauthorized", "Authorization is missing, or has another secret").into());
+        }
+        let encoding = check_type(request.headers())?;
+        if self.stopping.is_cancelled() {
+            return Err(overloaded("this receiver stops", COME_BACK));
+        }
+        let mut place = self.room.place().map_err(no_room)?;
+        let (parts, body) = request.into_parts();
+        let sent = self.receive(&parts.headers, body, &mut place).await?;
+        let whole = self.inflate(encoding, sent, &mut place).await?;
+        let batch = Batch::decode(&whole, self.limits.items).map_err(malformed)?;
+        self.begin(batch, place, span)
+    }
+
+    fn check_client(&self, request: &Request) -> Result<(), Refused> {
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+        let client = peer.and_then(|peer: SocketAddr| self.clients.client(peer, request.headers()));
+        if self.clients.allows(client) {
+            return Ok(());
+        }
+        let who = client.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string());
+        let detail = format!("{who} may not send; HTTP_ALLOWED_IPS has no entry for it");
+        Err(problem(StatusCode::SERVICE_UNAVAILABLE, "client-not-allowed", detail).retry_after(OPERATOR_RETRY).into())
+    }
+
+    /// The body as sent. Its bytes find room as they come: what a header says about them is only a first look.
+    async fn receive(&self, headers: &HeaderMap, mut body: Body, place: &mut Place) -> Result<Bytes, Refused> {
+        let most = self.limits.request_bytes;
+        let too_large = || too_large(format!("the body is larger than {most} bytes (FED_REQUEST_BODY_MAX)"));
+        let said = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if said.is_some_and(|said| said > most) {
+            return Err(too_large());
+        }
+        let reading = async {
+            let mut bytes = BytesMut::new();
+            while let Some(frame) = body.frame().await {
+                let Ok(data) = frame.map_err(broken_off)?.into_data() else { continue };
+                if bytes.len() + data.len() > most {
+                    return Err(too_large());
+                }
+                place.hold(bytes.len() + data.len()).map_err(no_room)?;
+                bytes.extend_from_slice(&data);
+            }
+            Ok(bytes.freeze())
+        };
+        timeout(self.limits.body_timeout, reading).await.unwrap_or_else(|_| {
+            let detail = "the batch did not arrive within FED_BODY_TIMEOUT";
+            Err(problem(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail).close().into())
+        })
+    }
+
+    async fn inflate(&self, encoding: Encoding, sent: Bytes, place: &mut Place) -> Result<Bytes, Refused> {
+        let most = self.limits.batch_bytes;
+        if encoding == Encoding::Identity {
+            // Nothing to inflate, so nothing to copy either.
+            return if sent.len() > most { Err(not_inflated(encoding::Error::TooLarge { limit: most })) } else { Ok(sent) };
+        }
+        let _turn = self.room.turn_to_inflate().await;
+        let inflating = tokio::task::spawn_blocking(move || encoding.inflate(&sent, most));
+        let whole = match inflating.await {
+            Ok(whole) => whole.map_err(not_inflated)?,
+            Err(_) => return Err(overloaded("inflating the batch was interrupted", COME_BACK)),
+        };
+        place.hold(whole.len()).map_err(no_room)?;
+        Ok(whole.into())
+    }
+
+    /// Lets an understood batch in: from here on its sender hears line by line.
+    fn begin(&self, batch: Batch, place: Place, span: &Span) -> Result<Response, Refused> {
+        let header = batch.header.clone();
+        span.record("fedstream.lane", field::display(&header.lane));
+        span.record("fedstream.epoch", i64::try_from(header.epoch.0).unwrap_or(i64::MAX));
+        span.record("messaging.batch.message_count", i64::try_from(batch.items.len()).unwrap_or(i64::MAX));
+        let allowed = self.rules.check(batch).map_err(not_allowed)?;
+        for parcel in &allowed.parcels {
+            let activity = context::extract(parcel.traceparent.as_deref(), parcel.tracestate.as_deref());
+            context::link(span, activity.as_ref());
+        }
+        let head = Head { gate: header.gate, origin: header.origin.clone(), epoch: header.epoch, floor: header.floor };
+        let admitted = self.gates.admit(&header.lane, &head).map_err(not_admitted)?;
+        if admitted.adopted {
+            tracing::info!(lane = %header.lane, epoch = header.epoch.0, origin = %header.origin, floor = header.floor.0, "a new owner of the lane");
+        }
+        let (sender, receiver) = mpsc::channel(LINES_WAITING_MAX);
+        let visit = BatchVisit {
+            gate: admitted.gate,
+            deliveries: Deliveries {
+                replay: self.replay.clone(),
+                tasks: self.tasks.clone(),
+                address: allowed.address,
+                lane: header.lane,
+                batch: span.clone(),
+            },
+            clock: self.clock,
+            stopping: self.stopping.clone(),
+            epoch: header.epoch,
+            prev: header.prev,
+            lines: Lines::new(sender, self.limits.silence),
+        };
+        let visiting = async move {
+            visit.run(allowed.parcels).await;
+            drop(place);
+        };
+        self.tasks.spawn(visiting.instrument(span.clone()));
+        Ok(streaming(receiver))
+    }
+}
+
+/// The 200, whose body is written as outcomes become known.
+fn streaming(lines: mpsc::Receiver<Line>) -> Response {
+    let lines = futures::stream::unfold(lines, |mut lines| async move {
+        let line = lines.recv().await?;
+        Some((line.encode(), lines))
+    });
+    let mut response = Response::new(Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(ANSWER_CONTENT_TYPE));
+    // A proxy that collects the answer, or compresses it, would keep outcomes from the sender.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-transform"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+/// The type must be ours; says how the body is encoded.
+fn check_type(headers: &HeaderMap) -> Result<Encoding, Refused> {
+    let text = |name| headers.get(name).map_or("", |value: &HeaderValue| value.to_str().unwrap_or("?"));
+    let unsupported = |detail: String| Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail).into());
+    let essence = text(CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case(v2::CONTENT_TYPE) {
+        return unsupported(format!("{essence:?} is not accepted here; {} is", v2::CONTENT_TYPE));
+    }
+    if headers.get_all(CONTENT_ENCODING).iter().count() > 1 {
+        return unsupported("more than one Content-Encoding".to_owned());
+    }
+    let name = text(CONTENT_ENCODING);
+    name.parse().or_else(|_| unsupported(format!("Content-Encoding {name:?} is not accepted here; zstd, gzip and identity are")))
+}
+
+fn problem(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Problem {
+    Problem::new(status, kind, detail)
+}
+
+fn overloaded(detail: &str, after: Duration) -> Refused {
+    problem(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(after).into()
+}
+
+fn no_room(Full: Full) -> Refused {
+    let detail = "no room for another batch (FED_BATCHES_MAX, FED_INFLIGHT_BYTES)";
+    problem(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(NO_ROOM_RETRY).close().into()
+}
+
+fn too_large(detail: String) -> Refused {
+    problem(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail).close().into()
+}
+
+fn broken_off(error: axum::Error) -> Refused {
+    problem(StatusCode::BAD_REQUEST, "body-incomplete", format!("the body broke off: {error}")).close().into()
+}
+
+fn not_inflated(error: encoding::Error) -> Refused {
+    let status = match error {
+        encoding::Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        encoding::Error::Ratio | encoding::Error::Corrupt(..) => StatusCode::BAD_REQUEST,
+    };
+    let kind = if status == StatusCode::BAD_REQUEST { "malformed-body" } else { "too-large" };
+    problem(status, kind, error.to_string()).into()
+}
+
+fn malformed(error: v2::batch::Error) -> Refused {
+    let (status, kind) = match error {
+        v2::batch::Error::TooMany { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+        _ => (StatusCode::BAD_REQUEST, "malformed-batch"),
+    };
+    problem(status, kind, error.to_string()).into()
+}
+
+fn not_allowed(error: rules::Error) -> Refused {
+    let (status, kind) = match error {
+        rules::Error::Destination(_) | rules::Error::Host { .. } => (StatusCode::FORBIDDEN, "destination-not-allowed"),
+        rules::Error::Path { .. } => (StatusCode::FORBIDDEN, "path-not-allowed"),
+        rules::Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+        rules::Error::Unfit { .. } => (StatusCode::BAD_REQUEST, "malformed-batch"),
+    };
+    problem(status, kind, error.to_string()).into()
+}
+
+fn not_admitted(error: gates::Error) -> Refused {
+    let conflict = |kind: RefusalKind, detail: &str| problem(StatusCode::CONFLICT, kind.as_str(), detail);
+    match error {
+        gates::Error::Refused(Refusal::NewGate(id)) => {
+            conflict(RefusalKind::NewGate, "the batch is not for this life of the receiver").with("gate", id.to_string())
+        }
+        gates::Error::Refused(Refusal::StaleEpoch(known)) => {
+            conflict(RefusalKind::StaleEpoch, "the lane has a later owner").with("epoch", known.0)
+        }
+        gates::Error::Refused(Refusal::OtherOrigin(known)) => {
+            let detail = format!("the lane is fed by {known}; two sources have no common order");
+            conflict(RefusalKind::OtherOrigin, &detail).with("origin", known.to_string())
+        }
+        gates::Error::TooManyLanes(_) => {
+            problem(StatusCode::SERVICE_UNAVAILABLE, "too-many-lanes", error.to_string()).retry_after(OPERATOR_RETRY)
+        }
+    }
+    .into()
+}
+
+/// A refusal in the log. A new gate is how every sender begins, and no news.
+fn tell(problem: &Problem) {
+    let (status, kind, detail) = (problem.status.as_u16(), problem.kind, &problem.detail);
+    if kind == RefusalKind::NewGate.as_str() {
+        tracing::debug!(status, kind, detail, "batch refused");
+    } else {
+        tracing::warn!(status, kind, detail, "batch refused");
+    }
+}

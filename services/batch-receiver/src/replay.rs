@@ -1,0 +1,176 @@
+//! The request to the instance, byte for byte as its sender made it, over HTTP/1.1.
+//!
+//! With hyper-util's client, since URL libraries normalise (`/a/../inbox`, `'`) and friendlier clients add headers,
+//! follow redirects and read proxies from the environment. This one sends what a [`Parcel`] holds and nothing else.
+//!
+//! TLS names and checks the host in the address: with `OVERRIDE_DESTINATION_DOMAIN` that is the override, not the
+//! activity's Host.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use fedstream_service::config::Span;
+use http::header::RETRY_AFTER;
+use http::uri::Authority;
+use http::{Method, Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::config::{Config, Protocol};
+use crate::parcel::Parcel;
+use crate::verdict::{Verdict, is_delivered, verdict};
+
+/// An instance may close an idle connection at 5 s (actix does); one that is closing is not used again.
+const POOL_IDLE: Duration = Duration::from_secs(3);
+
+/// Idle connections kept for one instance: lanes come and go together.
+const POOL_IDLE_MAX: usize = 64;
+
+/// An instance is near; one that needs longer to accept is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is read of an answer. The rest is dropped with its connection.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// The body of a 2xx changes nothing and is read only so that the connection can be used again.
+const UNNEEDED_BODY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A cause is a line for people.
+const CAUSE_CHARS_MAX: usize = 300;
+
+/// The way to the instance.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    protocol: Protocol,
+    timeout: Duration,
+}
+
+/// It can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No certificate could ever be checked.
+    #[error("OVERRIDE_DESTINATION_PROTOCOL=https needs the system's certificate authorities (package ca-certificates): {0}")]
+    Authorities(#[source] std::io::Error),
+    /// The TLS library has none of the protocol versions.
+    #[error("TLS can't be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl Replay {
+    /// A client without connections.
+    ///
+    /// # Errors
+    /// TLS is wanted and can't be set up.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false); // it connects for TLS too
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(config.protocol)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL_IDLE_MAX)
+            .set_host(false)
+            // The client tries again by itself only if not a byte of the request was written, on a connection that turned
+            // out to be closed: the instance has seen nothing of it, so that is no repeat.
+            .retry_canceled_requests(true)
+            .build(https);
+        Ok(Self { client, protocol: config.protocol, timeout: config.delivery_timeout.get() })
+    }
+
+    /// Takes one activity to the instance.
+    pub async fn deliver(&self, address: &Authority, parcel: &Parcel) -> Verdict {
+        let request = match self.request(address, parcel) {
+            Ok(request) => request,
+            Err(error) => return Verdict::unanswered(format!("no request can be made: {error}")),
+        };
+        let deadline = Instant::now() + self.timeout;
+        let response = match timeout_at(deadline, self.client.request(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Verdict::unanswered(cause(&error)),
+            Err(_) => return Verdict::unanswered(format!("the instance did not answer within {}", Span(self.timeout))),
+        };
+        let (status, retry_after) = (response.status().as_u16(), header(&response, &RETRY_AFTER));
+        let now = SystemTime::now();
+        if is_delivered(status) {
+            drop(timeout(UNNEEDED_BODY_TIMEOUT, read(response.into_body())).await);
+            return verdict(status, retry_after.as_deref(), b"", now);
+        }
+        match within(deadline, read(response.into_body())).await {
+            Some(body) => verdict(status, retry_after.as_deref(), &body, now),
+            // A rejection is for good; half a reason is none.
+            None => Verdict::Retry {
+                status: Some(status),
+                retry_after_s: None,
+                cause: format!("the instance answered {status}, but its answer broke off"),
+            },
+        }
+    }
+
+    fn request(&self, address: &Authority, parcel: &Parcel) -> Result<Request<Full<Bytes>>, http::Error> {
+        let uri = Uri::builder().scheme(self.protocol.as_str()).authority(address.clone()).path_and_query(parcel.target.clone());
+        let mut request = Request::new(Full::new(parcel.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri.build()?;
+        *request.headers_mut() = parcel.headers.clone();
+        Ok(request)
+    }
+}
+
+fn tls(protocol: Protocol) -> Result<rustls::ClientConfig, Error> {
+    let provider = rustls::crypto::ring::default_provider();
+    let builder = rustls::ClientConfig::builder_with_provider(provider.into()).with_safe_default_protocol_versions()?;
+    let roots = match protocol {
+        Protocol::Https => builder.with_native_roots().map_err(Error::Authorities)?,
+        // Never asked; a machine without certificate authorities must not be a reason not to start.
+        Protocol::Http => builder.with_root_certificates(rustls::RootCertStore::empty()),
+    };
+    Ok(roots.with_no_client_auth())
+}
+
+fn header(response: &Response<Incoming>, name: &http::HeaderName) -> Option<String> {
+    response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+async fn within<T, E>(deadline: Instant, read: impl Future<Output = Result<T, E>>) -> Option<T> {
+    timeout_at(deadline, read).await.ok()?.ok()
+}
+
+/// The beginning of the body.
+async fn read(mut body: Incoming) -> Result<Bytes, hyper::Error> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        let room = ANSWER_BYTES_MAX - bytes.len();
+        bytes.extend_from_slice(&data[..data.len().min(room)]);
+        if data.len() > room {
+            break;
+        }
+    }
+    Ok(bytes.freeze())
+}
+
+/// The reason of a failed request down to its root: "client error (Connect)" alone helps nobody.
+fn cause(error: &hyper_util::client::legacy::Error) -> String {
+    let mut text = if error.is_connect() { "no connection to the instance".to_owned() } else { "no answer from the instance".to_owned() };
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text.chars().take(CAUSE_CHARS_MAX).collect()
+}

@@ -1,0 +1,194 @@
+//! One batch at its lane's gate, item by item: asks the gate, does what it says, and tells the sender line by line.
+//!
+//! It decides nothing: whether an item is begun, waits or is known already is the gate's word, what the instance's
+//! answer means is the verdict's. It ends at the first item without a final outcome, and it begins nothing for a sender
+//! that has gone, since nobody would hear the outcome; what was begun goes on without it (see [`Deliveries`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fedstream_lane::{Answer, Epoch, Moment, Seq, Visit};
+use fedstream_wire::v2::{Closing, Line};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::delivery::Deliveries;
+use crate::gates::{LaneGate, Turn};
+use crate::parcel::Parcel;
+use crate::verdict::Verdict;
+
+/// A sender waits 30 s for a line; one that takes none for that long has given up without saying so.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// When a sender whose batch was not finished because of a shutdown should come back: restarts are quick.
+pub const COME_BACK: Duration = Duration::from_secs(1);
+
+/// A batch that was let in.
+#[derive(Debug)]
+pub struct BatchVisit {
+    /// Its lane's gate.
+    pub gate: Arc<LaneGate>,
+    /// How its items go to the instance.
+    pub deliveries: Deliveries,
+    /// The gate's time.
+    pub clock: Clock,
+    /// Cancelled at shutdown: no further item is begun.
+    pub stopping: CancellationToken,
+    /// Its owner's epoch.
+    pub epoch: Epoch,
+    /// The item that its owner put before the next one.
+    pub prev: Seq,
+    /// To the sender.
+    pub lines: Lines,
+}
+
+/// The answer as it is written.
+#[derive(Debug)]
+pub struct Lines {
+    sender: mpsc::Sender<Line>,
+    silence: Duration,
+    last: Instant,
+}
+
+/// Why a visit ends.
+enum End {
+    /// The sender has gone: nobody to tell.
+    Gone,
+    /// With this closing line.
+    Closed(Closing),
+}
+
+impl BatchVisit {
+    /// Takes the items in turn. Ends with a closing line, or when the sender has gone.
+    pub async fn run(mut self, parcels: Vec<Parcel>) {
+        let lane = self.deliveries.lane.clone();
+        match self.all(parcels).await {
+            End::Gone => tracing::debug!(%lane, "the sender has gone in the middle of a batch"),
+            End::Closed(closing) => {
+                tell(&lane, &closing);
+                // A sender that goes now has its outcomes, or asks again.
+                drop(self.lines.send(Line::End(closing)).await);
+            }
+        }
+    }
+
+    async fn all(&mut self, parcels: Vec<Parcel>) -> End {
+        for parcel in parcels {
+            let seq = parcel.seq;
+            let outcome = match self.item(parcel).await {
+                Ok(answer) => self.lines.send(Line::Outcome(seq, answer)).await,
+                Err(end) => Err(end),
+            };
+            if let Err(end) = outcome {
+                return end;
+            }
+            self.prev = seq;
+        }
+        End::Closed(Closing::Done)
+    }
+
+    /// One item's final outcome.
+    async fn item(&mut self, parcel: Parcel) -> Result<Answer, End> {
+        let since = self.clock.now();
+        let mut changes = self.gate.changes();
+        loop {
+            // Both are asked again after every wait, with no await before the item is begun.
+            if self.stopping.is_cancelled() {
+                return Err(End::Closed(Closing::Overloaded { retry_after_s: Some(COME_BACK.as_secs()) }));
+            }
+            if self.lines.sender.is_closed() {
+                return Err(End::Gone);
+            }
+            changes.mark_unchanged();
+            let visit = Visit { epoch: self.epoch, prev: self.prev, seq: parcel.seq, msg_id: &parcel.msg_id, since };
+            match self.gate.step(self.clock.now(), &visit) {
+                Turn::Deliver(at_instance) => {
+                    let seq = parcel.seq;
+                    let delivery = self.deliveries.begin(parcel, at_instance);
+                    let verdict = self.lines.alive_while(delivery).await?.unwrap_or_else(|error| {
+                        tracing::error!(%seq, %error, "a delivery ended without a verdict");
+                        Verdict::unanswered("the delivery failed inside the batch-receiver")
+                    });
+                    return match verdict {
+                        Verdict::Final(answer) => Ok(answer),
+                        Verdict::Retry { status, retry_after_s, cause } => {
+                            Err(End::Closed(Closing::Retry { seq, status, retry_after_s, cause }))
+                        }
+                    };
+                }
+                Turn::Answer(answer) => return Ok(answer),
+                Turn::Wait(until) => self.wait(&mut changes, until).await?,
+                Turn::Gap(last) => return Err(End::Closed(Closing::Gap { last })),
+                Turn::Stale(known) => return Err(End::Closed(Closing::StaleEpoch { known })),
+            }
+        }
+    }
+
+    /// Until the gate changed, that moment has come, or the process is told to stop.
+    async fn wait(&mut self, changes: &mut watch::Receiver<()>, until: Option<Moment>) -> Result<(), End> {
+        let due = until.map(|moment| self.clock.due(moment));
+        let at_due = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        let stopping = self.stopping.clone();
+        let something = async {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                // The gate is held here, so its signal doesn't end.
+                _ = changes.changed() => {}
+                () = at_due => {}
+            }
+        };
+        self.lines.alive_while(something).await
+    }
+}
+
+impl Lines {
+    /// Lines for whoever has the other end; a sign of life after `silence` without one.
+    #[must_use]
+    pub fn new(sender: mpsc::Sender<Line>, silence: Duration) -> Self {
+        Self { sender, silence, last: Instant::now() }
+    }
+
+    async fn send(&mut self, line: Line) -> Result<(), End> {
+        match timeout(STALLED, self.sender.send(line)).await {
+            Ok(Ok(())) => {
+                self.last = Instant::now();
+                Ok(())
+            }
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+
+    /// Waits for something for as long as the sender is there, and tells it now and then that somebody is here.
+    async fn alive_while<T>(&mut self, something: impl Future<Output = T>) -> Result<T, End> {
+        tokio::pin!(something);
+        loop {
+            let silent = sleep_until(self.last + self.silence);
+            tokio::select! {
+                biased;
+                done = &mut something => return Ok(done),
+                () = self.sender.closed() => return Err(End::Gone),
+                () = silent => self.send(Line::Silence).await?,
+            }
+        }
+    }
+}
+
+/// One line a batch that did not end well; a batch that did is no news.
+fn tell(lane: &fedstream_lane::Lane, closing: &Closing) {
+    match closing {
+        Closing::Done => tracing::debug!(%lane, "batch done"),
+        Closing::Retry { seq, status, retry_after_s, cause } => {
+            tracing::warn!(%lane, seq = seq.0, status, retry_after_s, cause, "an activity has to be tried again");
+        }
+        Closing::Gap { last } => tracing::warn!(%lane, last = last.0, "a batch came, an earlier one did not"),
+        Closing::Overloaded { .. } => tracing::info!(%lane, "a batch is not finished: this receiver stops"),
+        Closing::StaleEpoch { known } => tracing::warn!(%lane, epoch = known.0, "a batch of an owner that was replaced meanwhile"),
+    }
+}

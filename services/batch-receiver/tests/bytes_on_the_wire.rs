@@ -1,0 +1,121 @@
+//! What the instance gets, read from the socket by hand: exactly what the sender's request was.
+
+mod support;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use support::{DONE, Receiver, batch, delivered, listener, soon};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// One request as it came, up to the end of its body of known length.
+async fn request(stream: &mut TcpStream, body_bytes: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    loop {
+        let head = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        if head.is_some_and(|at| bytes.len() >= at + 4 + body_bytes) {
+            return Ok(bytes);
+        }
+        let read = soon("bytes of a request", stream.read_buf(&mut bytes)).await??;
+        anyhow::ensure!(read > 0, "the connection ended after {:?}", String::from_utf8_lossy(&bytes));
+    }
+}
+
+#[tokio::test]
+async fn target_headers_and_body_go_out_verbatim() -> Result<()> {
+    let (instance, address) = listener().await?;
+    let receiver = Receiver::start(address, &[]).await?;
+    let gate = receiver.gate().await?;
+
+    let targets = ["/a/../inbox", "/users/%40bob/inbox", "/inbox?shared=1", "/u/o'b\"{}/inbox?x='{}|&y=%zz", "//inbox", "/u/\u{fc}/inbox"];
+    let mut post = batch(Some(gate), 1, 0, &[1, 2, 3, 4, 5, 6]);
+    for (item, target) in post.items.iter_mut().zip(targets) {
+        item.target = target.into();
+        item.body = Bytes::from_static(b"{\"a\" : \"\xc3\xbc\"}\n\x00");
+        item.http = vec![
+            ("user-agent".into(), Bytes::from_static(b"Lemmy/0.19; +https://a.example")),
+            ("host".into(), Bytes::from_static(b"B.Example:443")),
+            ("x-repeated".into(), Bytes::from_static(b"1")),
+            ("date".into(), Bytes::from_static(b"Wed, 25 Nov 2026 10:00:00 GMT")),
+            ("x-latin1".into(), Bytes::from_static(b"caf\xe9 \xff")),
+            ("x-empty".into(), Bytes::new()),
+            ("x-repeated".into(), Bytes::from_static(b"2")),
+        ];
+    }
+    post.items[5].body = Bytes::new();
+    post.items[5].http.push(("x-forwarded-proto".into(), Bytes::from_static(b"http")));
+    let mut reply = receiver.post(&post).await?;
+    if reply.status != 200 {
+        anyhow::bail!("refused: {}", reply.problem().await?);
+    }
+
+    let (mut stream, _) = soon("a connection", instance.accept()).await??;
+    for (item, target) in post.items.iter().zip(targets) {
+        let mut expected = format!("POST {target} HTTP/1.1\r\n").into_bytes();
+        expected.extend_from_slice(b"user-agent: Lemmy/0.19; +https://a.example\r\nhost: B.Example:443\r\nx-repeated: 1\r\nx-repeated: 2\r\n");
+        expected.extend_from_slice(b"date: Wed, 25 Nov 2026 10:00:00 GMT\r\nx-latin1: caf\xe9 \xff\r\nx-empty: \r\n");
+        // The sender's own word about the scheme goes before ours.
+        let proto = if item.body.is_empty() { "http" } else { "https" };
+        expected.extend_from_slice(format!("x-forwarded-proto: {proto}\r\nx-forwarded-host: B.Example:443\r\n").as_bytes());
+        expected.extend_from_slice(format!("content-length: {}\r\n\r\n", item.body.len()).as_bytes());
+        expected.extend_from_slice(&item.body);
+        let found = request(&mut stream, item.body.len()).await?;
+        assert_eq!(found.escape_ascii().to_string(), expected.escape_ascii().to_string());
+        stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await?;
+    }
+    let lines = reply.lines().await?;
+    assert_eq!(lines.last(), Some(&DONE));
+    assert_eq!(lines[..6], [1, 2, 3, 4, 5, 6].map(delivered), "over one connection");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_a_broken_rejection_is_no_rejection() -> Result<()> {
+    let (instance, address) = listener().await?;
+    let receiver = Receiver::start(address, &[]).await?;
+    let gate = receiver.gate().await?;
+    for answer in
+        ["HTTP/1.1 301 Moved\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n", "HTTP/1.1 400 Bad Request\r\ncontent-length: 9\r\n\r\nhalf"]
+    {
+        let mut reply = receiver.post(&batch(Some(gate), 1, 0, &[1])).await?;
+        let (mut stream, _) = soon("a connection", instance.accept()).await??;
+        request(&mut stream, 1).await?;
+        stream.write_all(answer.as_bytes()).await?;
+        drop(stream);
+        let line = reply.line().await?.context("a closing line")?;
+        assert!(matches!(line, fedstream_wire::v2::Line::End(fedstream_wire::v2::Closing::Retry { status: Some(301 | 400), .. })), "{line:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_accepted_activity_is_delivered_even_if_the_rest_of_the_answer_is_lost() -> Result<()> {
+    let (instance, address) = listener().await?;
+    let receiver = Receiver::start(address, &[]).await?;
+    let gate = receiver.gate().await?;
+    let mut reply = receiver.post(&batch(Some(gate), 1, 0, &[1])).await?;
+    let (mut stream, _) = soon("a connection", instance.accept()).await??;
+    request(&mut stream, 1).await?;
+    stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 9\r\n\r\nhalf").await?;
+    drop(stream);
+    assert_eq!(reply.lines().await?, [delivered(1), DONE]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_read_to_its_limit_only() -> Result<()> {
+    let (instance, address) = listener().await?;
+    let receiver = Receiver::start(address, &[]).await?;
+    let gate = receiver.gate().await?;
+    let mut reply = receiver.post(&batch(Some(gate), 1, 0, &[1])).await?;
+    let (mut stream, _) = soon("a connection", instance.accept()).await??;
+    request(&mut stream, 1).await?;
+    stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await?;
+    soon("the receiver to hang up", async { while stream.write_all(&[b'x'; 16 * 1024]).await.is_ok() {} }).await?;
+    let lines = reply.lines().await?;
+    assert!(
+        matches!(&lines[..], [fedstream_wire::v2::Line::Outcome(_, answer), _] if answer.body.as_deref().map(str::len) == Some(4096)),
+        "{lines:?}"
+    );
+    Ok(())
+}

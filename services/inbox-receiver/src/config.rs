@@ -1,0 +1,302 @@
+//! The front door's settings: one table, and the struct that holds what was read.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use envconfig::Envconfig;
+use fedstream_jetstream::{NatsSettings, StreamsMode};
+use fedstream_lane::InstanceName;
+use fedstream_service::Service;
+use fedstream_service::client_addr::{self, ClientRules, Network};
+use fedstream_service::config::common::{self, CommonConfig};
+use fedstream_service::config::nats::{self, NatsConfig, Streams};
+use fedstream_service::config::{Bytes, Check, ConfigError, Count, List, NotA, Span, Switch, Variable};
+use fedstream_service::paths::PathPattern;
+
+/// Room for the headers of a stored message beside the body, in bytes: JetStream takes 64 KiB of them, and the
+/// protocol some more (DESIGN section 2).
+pub const HEADER_ROOM_BYTES: u64 = 80 * 1024;
+
+/// Name, table and version of this service.
+pub static SERVICE: Service = Service {
+    name: "inbox-receiver",
+    about: "The front door: takes signed activities from other instances and stores each in its lane before it says 204.",
+    version: env!("CARGO_PKG_VERSION"),
+    variables: &[&OWN, &STREAM, &client_addr::VARIABLES, &nats::VARIABLES, &COMMON],
+};
+
+static COMMON: [Variable; 14] = common::variables("127.0.0.1:9090");
+
+static OWN: [Variable; 18] = [
+    Variable::new::<SocketAddr>("FED_LISTEN", "0.0.0.0:8080", "address that takes activities")
+        .default("127.0.0.1:8080"),
+    Variable::new::<List<NamePattern>>(
+        "FED_SOURCES",
+        "lemmy.world,lemmy.ml",
+        "instances that may send, by the host of their signing key; * for any",
+    ),
+    Variable::new::<List<NamePattern>>(
+        "FED_DESTINATIONS",
+        "aussie.zone",
+        "instances that activities are taken for, by the Host header; * for any",
+    ),
+    Variable::new::<Count>("FED_LANES_MAX", "1000", "different lanes that * may make").default("1000"),
+    Variable::new::<List<PathPattern>>("FED_INBOX_PATHS", "/inbox,/u/*/inbox", "paths that are inboxes; * is any text")
+        .default("*/inbox"),
+    Variable::new::<Scheme>("FED_PUBLIC_SCHEME", "https", "scheme that senders use, unless a trusted proxy says")
+        .default("https"),
+    Variable::new::<Switch>(
+        "FED_OPEN_FRONT",
+        "yes",
+        "yes: run without HTTP_ALLOWED_IPS; signatures are not verified here, so anyone can post as anyone",
+    )
+    .default("no"),
+    Variable::new::<WithoutId>(
+        "FED_ACTIVITY_WITHOUT_ID",
+        "accept",
+        "refuse: 503, the sender keeps it; accept: stored under a generated id",
+    )
+    .default("refuse"),
+    Variable::new::<Bytes>("FED_BODY_MAX", "1MiB", "largest body").default("1MiB"),
+    Variable::new::<Bytes>("FED_HEADERS_MAX", "16KiB", "largest request line and headers together").default("16KiB"),
+    Variable::new::<Count>("FED_HEADER_COUNT_MAX", "100", "most headers").default("100"),
+    Variable::new::<Bytes>("FED_INFLIGHT_BYTES", "64MiB", "bodies held at once, being read or stored").default("64MiB"),
+    Variable::new::<Span>("FED_PUBLISH_TIMEOUT", "5s", "from the last byte of a body to the answer").default("5s"),
+    Variable::new::<Span>("FED_BODY_TIMEOUT", "10s", "time for a body to arrive").default("10s"),
+    Variable::new::<Span>("FED_HEADER_TIMEOUT", "30s", "time for headers to arrive, and for an idle connection")
+        .default("30s"),
+    Variable::new::<Count>("FED_CONNECTIONS_MAX", "1024", "open connections").default("1024"),
+    Variable::new::<Span>("FED_RETRY_AFTER", "10s", "Retry-After of a refusal that passes by itself").default("10s"),
+    // 55 min: a Lemmy instance and Fedify accept a signature for one hour.
+    Variable::new::<Span>("FED_SIGNATURE_WINDOW", "55m", "how long after its date the destination accepts a signature")
+        .default("55m"),
+];
+
+static STREAM: [Variable; 2] = [
+    Variable::new::<Count>("FED_LANE_MESSAGES_MAX", "5000", "activities that one lane may hold").default("5000"),
+    Variable::new::<Bytes>("FED_STREAM_BYTES_MAX", "4GiB", "bytes that all lanes together may hold").default("4GiB"),
+];
+
+/// What was read.
+#[derive(Debug, Clone, Envconfig)]
+#[allow(missing_docs, reason = "each field is a variable of the table above, with its meaning there")]
+pub struct Config {
+    #[envconfig(from = "FED_LISTEN")]
+    pub listen: SocketAddr,
+    #[envconfig(from = "FED_SOURCES")]
+    pub sources: List<NamePattern>,
+    #[envconfig(from = "FED_DESTINATIONS")]
+    pub destinations: List<NamePattern>,
+    #[envconfig(from = "FED_LANES_MAX")]
+    pub lanes_max: Count,
+    #[envconfig(from = "FED_INBOX_PATHS")]
+    pub inbox_paths: List<PathPattern>,
+    #[envconfig(from = "FED_PUBLIC_SCHEME")]
+    pub public_scheme: Scheme,
+    #[envconfig(from = "HTTP_ALLOWED_IPS")]
+    pub allowed_ips: Option<List<Network>>,
+    #[envconfig(from = "HTTP_TRUSTED_PROXIES")]
+    pub trusted_proxies: Option<List<Network>>,
+    #[envconfig(from = "FED_OPEN_FRONT")]
+    pub open_front: Switch,
+    #[envconfig(from = "FED_ACTIVITY_WITHOUT_ID")]
+    pub without_id: WithoutId,
+    #[envconfig(from = "FED_BODY_MAX")]
+    pub body_max: Bytes,
+    #[envconfig(from = "FED_HEADERS_MAX")]
+    pub headers_max: Bytes,
+    #[envconfig(from = "FED_HEADER_COUNT_MAX")]
+    pub header_count_max: Count,
+    #[envconfig(from = "FED_INFLIGHT_BYTES")]
+    pub inflight_bytes: Bytes,
+    #[envconfig(from = "FED_PUBLISH_TIMEOUT")]
+    pub publish_timeout: Span,
+    #[envconfig(from = "FED_BODY_TIMEOUT")]
+    pub body_timeout: Span,
+    #[envconfig(from = "FED_HEADER_TIMEOUT")]
+    pub header_timeout: Span,
+    #[envconfig(from = "FED_CONNECTIONS_MAX")]
+    pub connections_max: Count,
+    #[envconfig(from = "FED_RETRY_AFTER")]
+    pub retry_after: Span,
+    #[envconfig(from = "FED_SIGNATURE_WINDOW")]
+    pub signature_window: Span,
+    #[envconfig(from = "FED_LANE_MESSAGES_MAX")]
+    pub lane_messages_max: Count,
+    #[envconfig(from = "FED_STREAM_BYTES_MAX")]
+    pub stream_bytes_max: Bytes,
+    #[envconfig(nested)]
+    pub nats: NatsConfig,
+    #[envconfig(nested)]
+    pub common: CommonConfig,
+}
+
+/// Largest header bytes that can be stored: as JSON each may take two bytes, and JetStream takes 64 KiB in all.
+const HEADERS_MAX_HIGHEST: u64 = 24 * 1024;
+
+impl Check for Config {
+    fn check(&self) -> Result<(), ConfigError> {
+        self.nats.check()?;
+        if self.allowed_ips.is_none() && !self.open_front.is_on() {
+            return Err(ConfigError::between(
+                "HTTP_ALLOWED_IPS: is required, for signatures are not verified here and anyone could post as anyone; \
+                 set it to the addresses of your senders or of your proxy, or say FED_OPEN_FRONT=yes",
+            ));
+        }
+        if self.body_max.0 == 0 {
+            return Err(ConfigError::new("FED_BODY_MAX", "0 would refuse everything, for example FED_BODY_MAX=1MiB"));
+        }
+        if self.headers_max.0 > HEADERS_MAX_HIGHEST {
+            return Err(ConfigError::new(
+                "FED_HEADERS_MAX",
+                format_args!("{} is above 24KiB, which is all that fits beside an activity", self.headers_max),
+            ));
+        }
+        if self.inflight_bytes < self.body_max {
+            return Err(ConfigError::between(format_args!(
+                "FED_INFLIGHT_BYTES: {} is below FED_BODY_MAX ({}): the largest activity would be refused for ever",
+                self.inflight_bytes, self.body_max
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Who may send, and whose word about the client counts.
+    pub fn client_rules(&self) -> ClientRules {
+        ClientRules {
+            allowed: self.allowed_ips.as_ref().map(|list| list.0.clone()),
+            trusted: self.trusted_proxies.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// The largest message that may have to be stored, headers included.
+    pub fn message_bytes_max(&self) -> u64 {
+        self.body_max.0.saturating_add(HEADER_ROOM_BYTES)
+    }
+
+    /// How to reach the broker.
+    pub fn nats_settings(&self) -> NatsSettings {
+        NatsSettings {
+            url: self.nats.url.clone(),
+            user: self.nats.user.clone(),
+            password: self.nats.password.as_ref().map(|secret| secret.expose().to_owned()),
+            creds_file: self.nats.creds_file.clone(),
+            ca_file: self.nats.ca_file.clone(),
+            inbox_prefix: self.nats.inbox_prefix.clone(),
+            connect_timeout: self.nats.connect_timeout.get(),
+            streams: match self.nats.streams {
+                Streams::Create => StreamsMode::Create,
+                Streams::Bind => StreamsMode::Bind,
+            },
+            monitor_url: self.nats.monitor_url.clone(),
+            replicas: usize::from(self.nats.replicas.0),
+        }
+    }
+}
+
+/// An entry of FED_SOURCES or FED_DESTINATIONS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamePattern {
+    /// `*`.
+    Any,
+    /// One instance.
+    One(InstanceName),
+}
+
+impl FromStr for NamePattern {
+    type Err = fedstream_lane::InvalidName;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "*" { Ok(Self::Any) } else { text.parse().map(Self::One) }
+    }
+}
+
+/// What happens to an activity without an `id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WithoutId {
+    /// 503: the existing batcher's safety rule.
+    Refuse,
+    /// Stored under an id made from its content.
+    Accept,
+}
+
+impl FromStr for WithoutId {
+    type Err = NotA;
+    fn from_str(text: &str) -> Result<Self, NotA> {
+        match text.trim() {
+            "refuse" => Ok(Self::Refuse),
+            "accept" => Ok(Self::Accept),
+            _ => Err(NotA("refuse or accept")),
+        }
+    }
+}
+
+/// `http` or `https`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scheme(pub &'static str);
+
+impl FromStr for Scheme {
+    type Err = NotA;
+    fn from_str(text: &str) -> Result<Self, NotA> {
+        match text.trim() {
+            "http" => Ok(Self("http")),
+            "https" => Ok(Self("https")),
+            _ => Err(NotA("http or https")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fedstream_service::config::{Environment, load_from};
+
+    const NEEDED: [(&str, &str); 3] =
+        [("FED_SOURCES", "lemmy.world"), ("FED_DESTINATIONS", "aussie.zone"), ("HTTP_ALLOWED_IPS", "192.0.2.1")];
+
+    fn with(more: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let pairs: Vec<_> = NEEDED.iter().chain(more).copied().collect();
+        load_from(&SERVICE, &Environment::from_pairs(&pairs))
+    }
+
+    #[test]
+    fn three_variables_are_enough() {
+        let config = with(&[]).unwrap();
+        assert_eq!(config.listen.port(), 8080);
+        assert_eq!(config.message_bytes_max(), (1 << 20) + 80 * 1024);
+    }
+
+    #[test]
+    fn every_default_and_example_is_right() {
+        for variable in SERVICE.all_variables() {
+            variable.check(variable.example).unwrap();
+            variable.default.map(|default| variable.check(default)).transpose().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_open_front_must_be_asked_for_by_name() {
+        let open = [("FED_SOURCES", "*"), ("FED_DESTINATIONS", "aussie.zone"), ("FED_OPEN_FRONT", "yes")];
+        let error = load_from::<Config>(&SERVICE, &Environment::from_pairs(&open[..2])).unwrap_err().to_string();
+        assert!(error.contains("HTTP_ALLOWED_IPS") && error.contains("FED_OPEN_FRONT"), "{error}");
+        assert!(load_from::<Config>(&SERVICE, &Environment::from_pairs(&open)).is_ok());
+    }
+
+    #[test]
+    fn limits_that_would_refuse_for_ever_are_refused_now() {
+        let error = with(&[("FED_INFLIGHT_BYTES", "64KiB")]).unwrap_err().to_string();
+        assert!(error.starts_with("FED_INFLIGHT_BYTES: 64KiB is below FED_BODY_MAX (1MiB)"), "{error}");
+        assert!(with(&[("FED_HEADERS_MAX", "64KiB")]).unwrap_err().to_string().starts_with("FED_HEADERS_MAX"));
+        assert!(with(&[("FED_BODY_MAX", "0")]).unwrap_err().to_string().starts_with("FED_BODY_MAX"));
+    }
+
+    #[test]
+    fn a_wrong_instance_name_is_shown_with_its_list() {
+        let error = with(&[("FED_DESTINATIONS", "aussie.zone,a..b")]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("FED_DESTINATIONS: \"aussie.zone,a..b\" has a wrong entry: \"a..b\" is not"),
+            "{error}"
+        );
+    }
+}

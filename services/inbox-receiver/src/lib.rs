@@ -1,0 +1,157 @@
+//! inbox-receiver, the front door: takes signed activities from other instances over HTTP and stores each in its lane,
+//! a JetStream subject, before it says 204.
+//!
+//! ```text
+//!   POST /inbox ─▶ front ─▶ admit ── signature, source, headers, body, activity, deadline
+//!                             │
+//!                             ├─ refusal ─▶ problem+json (4xx: never right; 503: the sender keeps it)
+//!                             └─ store ───▶ FED_INBOX ─▶ 204
+//! ```
+//!
+//! `admit.rs` is the one list of decisions, in order; `refusal.rs` the one list of answers. It keeps no state that a restart
+//! would lose, verifies no signature yet, and never says 204 to what the broker has not acknowledged.
+
+mod activity;
+mod admit;
+mod body;
+mod config;
+mod deadline;
+mod front;
+mod headers;
+mod inflight;
+mod lanes;
+mod ready;
+mod refusal;
+mod signature;
+mod source;
+mod store;
+mod tally;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fedstream_jetstream::{
+    Bounds, Broker, StreamFacts, StreamNeed, StreamState, StreamWatch, broker, definitions, streams,
+};
+use fedstream_service::admin::Admin;
+use fedstream_service::cli::Failure;
+use fedstream_service::http_server::{self, Limits};
+use fedstream_service::shutdown::CancellationToken;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+pub use config::{Config, NamePattern, SERVICE, Scheme, WithoutId};
+pub use refusal::Refusal;
+
+/// How often the stream is looked at when nothing else gives reason to.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// Connects to the broker, and makes sure that the stream is there and loses nothing. Before anything is bound.
+pub async fn connect(config: &Config) -> Result<(Broker, StreamFacts), Failure> {
+    let refused = |error: broker::Error| Failure { code: error.exit_code(), line: error.to_string() };
+    let broker = Broker::connect(config.nats_settings(), SERVICE.name).await.map_err(refused)?;
+    broker.check_max_payload(config.message_bytes_max()).map_err(refused)?;
+    let facts = streams::ensure(&broker, &stream_need(config))
+        .await
+        .map_err(|error| Failure { code: error.exit_code(), line: error.to_string() })?;
+    Ok((broker, facts))
+}
+
+/// Serves until `shutdown`, then finishes what is in flight.
+pub async fn run(
+    config: Config,
+    (broker, facts): (Broker, StreamFacts),
+    listener: TcpListener,
+    admin_listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let watch = StreamWatch::start(&broker, stream_need(&config), facts.clone(), WATCH_EVERY);
+    let readiness = ready::checks();
+    ready::note_durability(&readiness, &broker, &StreamState::Present(facts.clone())).await;
+    let followed = tokio::spawn(ready::follow(readiness.clone(), broker.clone(), watch.state()));
+
+    let tally = Arc::new(tally::Tally::default());
+    let admission = admit::Admission::new(&config, store::Store::new(&broker, watch.state()));
+    announce(&config, &facts, &listener, &admin_listener, admission.lanes_most());
+    let front = front::Front {
+        admission,
+        tally: tally.clone(),
+        retry_after: config.retry_after.get(),
+        body_max: config.body_max.get(),
+        body_timeout: config.body_timeout.get(),
+    };
+
+    // The admin pages answer until the last activity is stored.
+    let admin_stop = CancellationToken::new();
+    let page_broker = broker.clone();
+    let pages = Admin::new(readiness)
+        .lanes(move || lanes_page(page_broker.clone(), tally.clone(), watch.state().borrow().clone()));
+    let admin = tokio::spawn(pages.serve(admin_listener, admin_stop.clone()));
+
+    let limits = Limits {
+        connections: config.connections_max.get(),
+        header_timeout: config.header_timeout.get(),
+        grace: config.common.shutdown_grace.get(),
+        ..Limits::default()
+    };
+    let finished = http_server::serve(listener, front::router(front), limits, shutdown).await;
+    if finished {
+        tracing::info!("every request has its answer; stopped");
+    } else {
+        tracing::warn!("the grace period is over; requests without an answer are given up, their senders keep them");
+    }
+    followed.abort();
+    admin_stop.cancel();
+    if let Err(error) = admin.await {
+        tracing::warn!(%error, "the admin listener ended badly");
+    }
+    Ok(())
+}
+
+/// The stream that this service owns: its bounds are the backpressure.
+fn stream_need(config: &Config) -> StreamNeed {
+    StreamNeed {
+        definition: definitions::inbox(),
+        bounds: Some(Bounds {
+            messages_per_lane: config.lane_messages_max.get() as u64,
+            bytes: config.stream_bytes_max.0,
+        }),
+        lanes_max: 0,
+        message_bytes_max: config.message_bytes_max(),
+    }
+}
+
+/// One line at start that says what runs.
+fn announce(config: &Config, facts: &StreamFacts, listener: &TcpListener, admin: &TcpListener, lanes: usize) {
+    let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+    tracing::info!(
+        version = SERVICE.version,
+        listen = address(listener),
+        admin = address(admin),
+        lanes,
+        lane_messages_max = facts.messages_per_lane,
+        stream_bytes_max = facts.bytes_max,
+        body_max = %config.body_max,
+        inflight_bytes = %config.inflight_bytes,
+        publish_timeout = %config.publish_timeout,
+        stream = facts.name,
+        stream_created = %facts.created,
+        "taking activities"
+    );
+}
+
+/// `/lanes`: what waits in each lane, and what was refused since start.
+async fn lanes_page(broker: Broker, tally: Arc<tally::Tally>, state: StreamState) -> Value {
+    let facts = state.facts();
+    let limit = facts.and_then(|facts| facts.messages_per_lane);
+    let lanes = match fedstream_jetstream::lanes::backlog(&broker).await {
+        Ok(backlog) => backlog.into_iter().map(|(subject, waiting)| lane_row(&subject, waiting, limit)).collect(),
+        Err(error) => json!({ "error": error.to_string() }),
+    };
+    json!({ "lanes": lanes, "since_start": tally.counts() })
+}
+
+fn lane_row(subject: &str, waiting: u64, limit: Option<u64>) -> Value {
+    let lane = fedstream_lane::Lane::from_subject(subject).map_or_else(|_| subject.to_owned(), |lane| lane.to_string());
+    json!({ "lane": lane, "waiting": waiting, "limit": limit })
+}

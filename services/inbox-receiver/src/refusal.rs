@@ -1,0 +1,240 @@
+//! Every refusal of the front door: its status, its stable problem type, and its reason in words. One list.
+//!
+//! The rule behind the statuses (DESIGN section 4): a sender drops an activity for good on most 4xx, so 4xx is only for what
+//! will never be right. What an operator can put right is a 503: the sender keeps the activity and tries again.
+
+use std::time::Duration;
+
+use fedstream_jetstream::Refused;
+use fedstream_lane::{InstanceName, Lane};
+use fedstream_service::problem::Problem;
+use http::StatusCode;
+
+use crate::config::HEADER_ROOM_BYTES;
+
+/// Why a request is not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not a POST.
+    Method,
+    /// Not in HTTP_ALLOWED_IPS; the address, if it is known.
+    Client(Option<std::net::IpAddr>),
+    /// `Host` is missing or names nothing.
+    NoDestination,
+    /// Not in FED_DESTINATIONS.
+    UnknownDestination(InstanceName),
+    /// Nobody can be told from the signature or the actor; what was looked at.
+    NoSource(&'static str),
+    /// Not in FED_SOURCES.
+    UnknownSource(InstanceName),
+    /// Not in FED_INBOX_PATHS; the target.
+    NotAnInbox(String),
+    /// Neither of the two types of ActivityPub.
+    MediaType,
+    /// A Content-Encoding: the bytes that the signature's digest covers would not be what is parsed.
+    ContentEncoding,
+    /// Larger than FED_BODY_MAX.
+    BodyTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// More than FED_HEADERS_MAX or FED_HEADER_COUNT_MAX.
+    HeadersTooLarge {
+        /// What was found and what the limit is, in words.
+        found: String,
+    },
+    /// The body did not come within FED_BODY_TIMEOUT.
+    BodyTimeout,
+    /// The connection ended before the body did.
+    BodyIncomplete,
+    /// More than one Host.
+    TwoHosts,
+    /// Connection names a header that must arrive: it would be lost on the way.
+    ConnectionNamesSigned(String),
+    /// Not JSON, or not an object.
+    NotAnActivity(String),
+    /// An object without `id`, and FED_ACTIVITY_WITHOUT_ID=refuse.
+    NoId,
+    /// `*` has made as many lanes as FED_LANES_MAX allows.
+    TooManyLanes {
+        /// The limit.
+        limit: usize,
+    },
+    /// FED_INFLIGHT_BYTES is used up.
+    InFlightFull {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The stream's configuration became dangerous: what would be accepted could be lost.
+    StreamUnsafe(String),
+    /// The broker did not store it.
+    Broker {
+        /// What it said.
+        refused: Refused,
+        /// The lane.
+        lane: Lane,
+        /// More that helps: the lane's limit, or the lane that holds the most.
+        more: Option<String>,
+    },
+}
+
+impl Refusal {
+    /// Status, and last part of the problem type. Stable: senders' operators and dashboards name them.
+    pub fn status_and_kind(&self) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::Method => (S::METHOD_NOT_ALLOWED, "method-not-allowed"),
+            Self::Client(_) => (S::SERVICE_UNAVAILABLE, "client-not-allowed"),
+            Self::NoDestination => (S::SERVICE_UNAVAILABLE, "destination-not-found"),
+            Self::UnknownDestination(_) => (S::SERVICE_UNAVAILABLE, "destination-not-configured"),
+            Self::NoSource(_) => (S::SERVICE_UNAVAILABLE, "source-not-found"),
+            Self::UnknownSource(_) => (S::SERVICE_UNAVAILABLE, "source-not-configured"),
+            Self::NotAnInbox(_) => (S::SERVICE_UNAVAILABLE, "not-an-inbox"),
+            Self::MediaType => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type"),
+            Self::ContentEncoding => (S::UNSUPPORTED_MEDIA_TYPE, "content-encoding"),
+            Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body-too-large"),
+            Self::HeadersTooLarge { .. } => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large"),
+            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body-timeout"),
+            Self::BodyIncomplete => (S::BAD_REQUEST, "body-incomplete"),
+            Self::TwoHosts => (S::BAD_REQUEST, "two-hosts"),
+            Self::ConnectionNamesSigned(_) => (S::BAD_REQUEST, "connection-names-signed-header"),
+            Self::NotAnActivity(_) => (S::BAD_REQUEST, "not-an-activity"),
+            Self::NoId => (S::SERVICE_UNAVAILABLE, "activity-without-id"),
+            Self::TooManyLanes { .. } => (S::SERVICE_UNAVAILABLE, "too-many-lanes"),
+            Self::InFlightFull { .. } => (S::SERVICE_UNAVAILABLE, "in-flight-full"),
+            Self::StreamUnsafe(_) => (S::SERVICE_UNAVAILABLE, "stream-unsafe"),
+            Self::Broker { refused, .. } => (S::SERVICE_UNAVAILABLE, broker_kind(refused)),
+        }
+    }
+
+    /// Does it pass by itself? Only then is there a Retry-After: what waits for an operator has no time to name.
+    pub fn passes_by_itself(&self) -> bool {
+        matches!(self, Self::InFlightFull { .. } | Self::StreamUnsafe(_) | Self::Broker { .. })
+    }
+
+    /// The reason, about this request.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Method => "an inbox takes POST only".to_owned(),
+            Self::Client(Some(address)) => format!("{address} is not among the addresses that may send"),
+            Self::Client(None) => "the client's address can't be told from X-Forwarded-For".to_owned(),
+            Self::NoDestination => "the Host header is missing or names no host".to_owned(),
+            Self::UnknownDestination(name) => format!("activities for {name} are not taken here"),
+            Self::NoSource(looked_at) => format!("the sending instance can't be told: {looked_at}"),
+            Self::UnknownSource(name) => format!("activities from {name} are not taken here"),
+            Self::NotAnInbox(target) => format!("{target:?} is not an inbox"),
+            Self::MediaType => "the content type must be application/activity+json or application/ld+json".to_owned(),
+            Self::ContentEncoding => "a body with a Content-Encoding is not taken".to_owned(),
+            Self::BodyTooLarge { limit } => format!("the body is larger than {limit} bytes"),
+            Self::HeadersTooLarge { found } => found.clone(),
+            Self::BodyTimeout => "the body did not arrive in time".to_owned(),
+            Self::BodyIncomplete => "the body ended early".to_owned(),
+            Self::TwoHosts => "the request names more than one host".to_owned(),
+            Self::ConnectionNamesSigned(name) => {
+                format!("Connection names {name}, which the signature needs: it would not reach the destination")
+            }
+            Self::NotAnActivity(fault) => fault.clone(),
+            Self::NoId => "the activity has no id".to_owned(),
+            Self::TooManyLanes { limit } => format!("there are {limit} lanes already (FED_LANES_MAX)"),
+            Self::InFlightFull { limit } => {
+                format!("{limit} bytes are being stored at this moment (FED_INFLIGHT_BYTES)")
+            }
+            Self::StreamUnsafe(reason) => reason.clone(),
+            Self::Broker { refused, lane, more } => {
+                let more = more.as_ref().map(|more| format!("; {more}")).unwrap_or_default();
+                format!("lane {lane}: {}{more}", refused.limit())
+            }
+        }
+    }
+
+    /// What an operator would change, for the log; never told to the sender.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Client(Some(address)) => Some(format!("add {address} to HTTP_ALLOWED_IPS")),
+            Self::UnknownDestination(name) => Some(format!("add {name} to FED_DESTINATIONS")),
+            Self::UnknownSource(name) => Some(format!("add {name} to FED_SOURCES")),
+            Self::NotAnInbox(_) => Some("add its pattern to FED_INBOX_PATHS".to_owned()),
+            Self::NoId => {
+                Some("FED_ACTIVITY_WITHOUT_ID=accept; a strictly sequential sender waits until then".to_owned())
+            }
+            Self::TooManyLanes { .. } => Some("raise FED_LANES_MAX, or name the instances".to_owned()),
+            Self::Broker { refused: Refused::TooLarge, .. } => {
+                Some(format!("raise max_payload of the broker to FED_BODY_MAX and {HEADER_ROOM_BYTES} bytes"))
+            }
+            _ => None,
+        }
+    }
+
+    /// What the log line is about, so that the same trouble is told once and not for every request.
+    pub fn subject(&self) -> String {
+        match self {
+            Self::Client(address) => address.map(|address| address.to_string()).unwrap_or_default(),
+            Self::UnknownDestination(name) | Self::UnknownSource(name) => name.to_string(),
+            Self::Broker { lane, .. } => lane.to_string(),
+            _ => String::new(),
+        }
+    }
+
+    /// The answer.
+    pub fn into_problem(self, retry_after: Duration) -> Problem {
+        let (status, kind) = self.status_and_kind();
+        let problem = Problem::new(status, kind, self.detail());
+        match &self {
+            Self::Method => problem.allow("POST"),
+            Self::BodyTimeout | Self::BodyIncomplete => problem.close(),
+            Self::Broker { lane, .. } => problem.retry_after(retry_after).with("lane", lane.to_string()),
+            _ if self.passes_by_itself() => problem.retry_after(retry_after),
+            _ => problem,
+        }
+    }
+}
+
+fn broker_kind(refused: &Refused) -> &'static str {
+    match refused {
+        Refused::LaneFull => "lane-full",
+        Refused::StreamFull(_) => "stream-full",
+        Refused::StorageFull(_) => "storage-full",
+        Refused::TooLarge => "broker-payload-limit",
+        Refused::StreamMissing => "stream-missing",
+        Refused::NotConnected => "broker-unavailable",
+        Refused::TimedOut => "publish-timeout",
+        Refused::DuplicateNotStored => "duplicate-not-stored",
+        Refused::Other(_) => "broker-refused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse;
+
+    fn lane() -> Lane {
+        Lane { destination: "aussie.zone".parse().unwrap(), source: "lemmy.world".parse().unwrap() }
+    }
+
+    #[test]
+    fn a_full_lane_names_itself_and_when_to_come_back() {
+        let refusal = Refusal::Broker { refused: Refused::LaneFull, lane: lane(), more: Some("limit 5000".into()) };
+        let problem = refusal.into_problem(Duration::from_secs(10));
+        assert!(problem.detail.starts_with("lane aussie.zone/lemmy.world: "), "{}", problem.detail);
+        assert!(problem.detail.ends_with("; limit 5000"), "{}", problem.detail);
+        let response = problem.into_response();
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "10");
+    }
+
+    #[test]
+    fn what_waits_for_an_operator_has_no_retry_after_and_a_remedy_in_the_log() {
+        let refusal = Refusal::UnknownSource("lemmy.ml".parse().unwrap());
+        assert_eq!(refusal.remedy().unwrap(), "add lemmy.ml to FED_SOURCES");
+        let problem = refusal.into_problem(Duration::from_secs(10));
+        assert!(!problem.detail.contains("FED_SOURCES"));
+        assert!(problem.into_response().headers().get("retry-after").is_none());
+    }
+
+    #[test]
+    fn a_405_names_the_method() {
+        let response = Refusal::Method.into_problem(Duration::ZERO).into_response();
+        assert_eq!(response.headers()["allow"], "POST");
+    }
+}
