@@ -27,6 +27,8 @@ impl Clock {
     #[must_use]
     pub fn due(&self, moment: Moment) -> Instant {
         // Bounded, since an instant may not be able to hold whatever the configuration asked for.
-        self.zero.checked_add(Duration::from_millis(moment.0)).unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400))
+        self.zero
+            .checked_add(Duration::from_millis(moment.0))
+            .unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400))
     }
 }

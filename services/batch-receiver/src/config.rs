@@ -34,25 +34,47 @@ pub static SERVICE: Service = Service {
 static VARIABLES: [Variable; 21] = [
     Variable::new::<SocketAddr>("FED_LISTEN", "127.0.0.1:8081", "address for batches").default("127.0.0.1:8081"),
     Variable::new::<BatchPath>("FED_BATCH_PATH", "/batch", "path for batches").default("/batch"),
-    Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "what senders put behind \"Authorization: Bearer\"").optional().secret(),
-    Variable::new::<Switch>("FED_OPEN_RECEIVER", "yes", "yes: without HTTP_BATCH_AUTHORIZATION anybody may send").default("no"),
-    Variable::new::<List<InstanceName>>("FED_DESTINATIONS", "aussie.zone", "instances that batches may be for, by their Host"),
-    Variable::new::<List<PathPattern>>("FED_INBOX_PATHS", "/inbox,/u/*/inbox", "paths that may be posted to; * stands for anything").default("*/inbox"),
-    Variable::new::<Protocol>("OVERRIDE_DESTINATION_PROTOCOL", "http", "how the instance is reached: http or https").default("https"),
-    Variable::new::<Authority>("OVERRIDE_DESTINATION_DOMAIN", "lemmy:8536", "where the instance is reached; unset: at the activity's Host").optional(),
+    Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "what senders put behind \"Authorization: Bearer\"")
+        .optional()
+        .secret(),
+    Variable::new::<Switch>("FED_OPEN_RECEIVER", "yes", "yes: without HTTP_BATCH_AUTHORIZATION anybody may send")
+        .default("no"),
+    Variable::new::<List<InstanceName>>(
+        "FED_DESTINATIONS",
+        "aussie.zone",
+        "instances that batches may be for, by their Host",
+    ),
+    Variable::new::<List<PathPattern>>(
+        "FED_INBOX_PATHS",
+        "/inbox,/u/*/inbox",
+        "paths that may be posted to; * stands for anything",
+    )
+    .default("*/inbox"),
+    Variable::new::<Protocol>("OVERRIDE_DESTINATION_PROTOCOL", "http", "how the instance is reached: http or https")
+        .default("https"),
+    Variable::new::<Authority>(
+        "OVERRIDE_DESTINATION_DOMAIN",
+        "lemmy:8536",
+        "where the instance is reached; unset: at the activity's Host",
+    )
+    .optional(),
     Variable::new::<Count>("FED_BATCH_ITEMS_MAX", "1000", "activities in a batch").default("1000"),
     Variable::new::<Bytes>("FED_BATCH_BODY_MAX", "64MiB", "bytes of a batch, inflated").default("64MiB"),
     Variable::new::<Bytes>("FED_REQUEST_BODY_MAX", "32MiB", "bytes of a batch, as sent").default("32MiB"),
     Variable::new::<Bytes>("FED_BODY_MAX", "1MiB", "bytes of one activity").default("1MiB"),
     Variable::new::<Span>("FED_BODY_TIMEOUT", "60s", "time for a batch to arrive").default("60s"),
     Variable::new::<Span>("FED_DELIVERY_TIMEOUT", "60s", "time for the instance to answer one activity").default("60s"),
-    Variable::new::<Span>("FED_SILENCE", "10s", "a sign of life is sent after this long without an outcome").default("10s"),
+    Variable::new::<Span>("FED_SILENCE", "10s", "a sign of life is sent after this long without an outcome")
+        .default("10s"),
     Variable::new::<Span>("FED_WAIT_MAX", "20s", "how long a batch waits for an earlier one").default("20s"),
     Variable::new::<Count>("FED_CONNECTIONS_MAX", "1024", "open connections").default("1024"),
-    Variable::new::<Count>("FED_BATCHES_MAX", "1024", "batches that are here at once; a lane has a few").default("1024"),
-    Variable::new::<Bytes>("FED_INFLIGHT_BYTES", "256MiB", "bytes of all batches that are here at once, inflated").default("256MiB"),
+    Variable::new::<Count>("FED_BATCHES_MAX", "1024", "batches that are here at once; a lane has a few")
+        .default("1024"),
+    Variable::new::<Bytes>("FED_INFLIGHT_BYTES", "256MiB", "bytes of all batches that are here at once, inflated")
+        .default("256MiB"),
     Variable::new::<Count>("FED_MEMORY_ITEMS", "4096", "outcomes remembered for each lane").default("4096"),
-    Variable::new::<Count>("FED_LANES_MAX", "1000", "lanes; a lane is one sending instance to one destination").default("1000"),
+    Variable::new::<Count>("FED_LANES_MAX", "1000", "lanes; a lane is one sending instance to one destination")
+        .default("1000"),
 ];
 
 /// The values.
@@ -137,7 +159,10 @@ impl Config {
     #[must_use]
     pub fn client_rules(&self) -> ClientRules {
         let networks = |list: &Option<List<Network>>| list.as_ref().map(|list| list.as_slice().to_vec());
-        ClientRules { allowed: networks(&self.allowed_ips), trusted: networks(&self.trusted_proxies).unwrap_or_default() }
+        ClientRules {
+            allowed: networks(&self.allowed_ips),
+            trusted: networks(&self.trusted_proxies).unwrap_or_default(),
+        }
     }
 
     /// The bounds of each lane's gate.
@@ -160,10 +185,15 @@ impl Check for Config {
             ));
         }
         if self.domain.as_ref().is_some_and(|domain| domain.as_str().contains('@')) {
-            return Err(ConfigError::new("OVERRIDE_DESTINATION_DOMAIN", "has a user in it, for example OVERRIDE_DESTINATION_DOMAIN=lemmy:8536"));
+            return Err(ConfigError::new(
+                "OVERRIDE_DESTINATION_DOMAIN",
+                "has a user in it, for example OVERRIDE_DESTINATION_DOMAIN=lemmy:8536",
+            ));
         }
         if self.batch_body_max.get() < self.body_max.get().saturating_add(ITEM_HEADERS_BYTES) {
-            return Err(ConfigError::between("FED_BATCH_BODY_MAX and FED_BODY_MAX: a batch must have room for one activity and its headers"));
+            return Err(ConfigError::between(
+                "FED_BATCH_BODY_MAX and FED_BODY_MAX: a batch must have room for one activity and its headers",
+            ));
         }
         if self.inflight_bytes < self.batch_body_max || self.inflight_bytes < self.request_body_max {
             return Err(ConfigError::between(
@@ -251,7 +281,8 @@ mod tests {
 
     #[test]
     fn a_destination_and_a_credential_are_all_it_needs() {
-        let config = load(&[("FED_DESTINATIONS", "Aussie.Zone, b.example:8443"), ("HTTP_BATCH_AUTHORIZATION", "x")]).expect("loads");
+        let config = load(&[("FED_DESTINATIONS", "Aussie.Zone, b.example:8443"), ("HTTP_BATCH_AUTHORIZATION", "x")])
+            .expect("loads");
         let names: Vec<_> = config.destinations.as_slice().iter().map(InstanceName::as_str).collect();
         assert_eq!(names, ["aussie.zone", "b.example:8443"]);
         assert_eq!(config.batch_path.as_str(), "/batch");
@@ -261,7 +292,10 @@ mod tests {
     #[test]
     fn without_a_credential_it_refuses_to_start_unless_told() {
         let error = load(&[("FED_DESTINATIONS", "b.example")]).expect_err("no credential");
-        assert!(error.starts_with("HTTP_BATCH_AUTHORIZATION: is required") && error.contains("FED_OPEN_RECEIVER=yes"), "{error}");
+        assert!(
+            error.starts_with("HTTP_BATCH_AUTHORIZATION: is required") && error.contains("FED_OPEN_RECEIVER=yes"),
+            "{error}"
+        );
         load(&[("FED_DESTINATIONS", "b.example"), ("FED_OPEN_RECEIVER", "yes")]).expect("told to run open");
     }
 
@@ -274,7 +308,9 @@ mod tests {
 
     #[test]
     fn limits_that_contradict_each_other_are_named() {
-        let with = |name, value| load(&[("FED_OPEN_RECEIVER", "yes"), ("FED_DESTINATIONS", "b.example"), (name, value)]).expect_err(name);
+        let with = |name, value| {
+            load(&[("FED_OPEN_RECEIVER", "yes"), ("FED_DESTINATIONS", "b.example"), (name, value)]).expect_err(name)
+        };
         assert!(with("FED_BATCH_BODY_MAX", "1MiB").contains("FED_BATCH_BODY_MAX and FED_BODY_MAX"));
         assert!(with("FED_INFLIGHT_BYTES", "16MiB").starts_with("FED_INFLIGHT_BYTES"));
         assert!(with("FED_SILENCE", "0").starts_with("FED_SILENCE: must be above zero"));

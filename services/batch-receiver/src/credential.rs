@@ -61,7 +61,15 @@ mod tests {
         for configured in ["s3cret", "Bearer s3cret"] {
             assert!(allows(Some(configured), &["Bearer s3cret"]));
             assert!(allows(Some(configured), &["bearer s3cret"]));
-            for wrong in ["Bearer s3cre", "Bearer s3crett", "Bearer", "Bearer ", "Basic s3cret", "s3cret", "Bearer Bearer s3cret"] {
+            for wrong in [
+                "Bearer s3cre",
+                "Bearer s3crett",
+                "Bearer",
+                "Bearer ",
+                "Basic s3cret",
+                "s3cret",
+                "Bearer Bearer s3cret",
+            ] {
                 assert!(!allows(Some(configured), &[wrong]), "{wrong}");
             }
             assert!(!allows(Some(configured), &[]));

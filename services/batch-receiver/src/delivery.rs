@@ -148,13 +148,20 @@ mod tests {
         let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            let pairs = [("FED_OPEN_RECEIVER", "yes"), ("FED_DESTINATIONS", "b.example"), ("OVERRIDE_DESTINATION_PROTOCOL", "http")];
+            let pairs = [
+                ("FED_OPEN_RECEIVER", "yes"),
+                ("FED_DESTINATIONS", "b.example"),
+                ("OVERRIDE_DESTINATION_PROTOCOL", "http"),
+            ];
             let config: Config = load_from(&SERVICE, &Environment::from_pairs(&pairs)).expect("configuration");
             let deliveries = Deliveries {
                 replay: Arc::new(Replay::new(&config).expect("a client")),
                 tasks: TaskTracker::new(),
                 address: Authority::from_static("lemmy:8536"),
-                lane: Lane { destination: "b.example".parse().expect("name"), source: "a.example".parse().expect("name") },
+                lane: Lane {
+                    destination: "b.example".parse().expect("name"),
+                    source: "a.example".parse().expect("name"),
+                },
                 batch: tracing::info_span!("batch"),
             };
             for traceparent in [Some(ACTIVITY), None] {
@@ -170,7 +177,8 @@ mod tests {
         assert_eq!(with.span_context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(with.parent_span_id.to_string(), "00f067aa0ba902b7");
         assert_eq!(with.links.iter().map(|link| &link.span_context).collect::<Vec<_>>(), [&batch.span_context]);
-        let attribute = |key: &str| with.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string());
+        let attribute =
+            |key: &str| with.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string());
         for (key, value) in [
             ("activitypub.activity.id", "https://a.example/7"),
             ("fedstream.lane", "b.example/a.example"),
@@ -182,7 +190,11 @@ mod tests {
             assert_eq!(attribute(key).as_deref(), Some(value), "{key}");
         }
         assert_eq!(with.status, opentelemetry::trace::Status::error("no connection"));
-        assert_eq!(without.parent_span_id, batch.span_context.span_id(), "an activity without a trace is in its batch's");
+        assert_eq!(
+            without.parent_span_id,
+            batch.span_context.span_id(),
+            "an activity without a trace is in its batch's"
+        );
     }
 
     #[test]

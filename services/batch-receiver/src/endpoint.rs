@@ -183,11 +183,18 @@ impl Endpoint {
 
     async fn decide(&self, request: Request, span: &Span) -> Result<Response, Refused> {
         if request.method() != Method::POST {
-            return Err(problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "batches are posted").allow("POST").into());
+            return Err(problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "batches are posted")
+                .allow("POST")
+                .into());
         }
         self.check_client(&request)?;
         if !self.credential.allows(request.headers()) {
-            return Err(problem(StatusCode::UNAUTHORIZED, "unauthorized", "Authorization is missing, or has another secret").into());
+            return Err(problem(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "Authorization is missing, or has another secret",
+            )
+            .into());
         }
         let encoding = check_type(request.headers())?;
         if self.stopping.is_cancelled() {
@@ -242,7 +249,11 @@ impl Endpoint {
         let most = self.limits.batch_bytes;
         if encoding == Encoding::Identity {
             // Nothing to inflate, so nothing to copy either.
-            return if sent.len() > most { Err(not_inflated(encoding::Error::TooLarge { limit: most })) } else { Ok(sent) };
+            return if sent.len() > most {
+                Err(not_inflated(encoding::Error::TooLarge { limit: most }))
+            } else {
+                Ok(sent)
+            };
         }
         let _turn = self.room.turn_to_inflate().await;
         let inflating = tokio::task::spawn_blocking(move || encoding.inflate(&sent, most));
@@ -313,7 +324,8 @@ fn streaming(lines: mpsc::Receiver<Line>) -> Response {
 /// The type must be ours; says how the body is encoded.
 fn check_type(headers: &HeaderMap) -> Result<Encoding, Refused> {
     let text = |name| headers.get(name).map_or("", |value: &HeaderValue| value.to_str().unwrap_or("?"));
-    let unsupported = |detail: String| Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail).into());
+    let unsupported =
+        |detail: String| Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail).into());
     let essence = text(CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case(v2::CONTENT_TYPE) {
         return unsupported(format!("{essence:?} is not accepted here; {} is", v2::CONTENT_TYPE));
@@ -322,7 +334,9 @@ fn check_type(headers: &HeaderMap) -> Result<Encoding, Refused> {
         return unsupported("more than one Content-Encoding".to_owned());
     }
     let name = text(CONTENT_ENCODING);
-    name.parse().or_else(|_| unsupported(format!("Content-Encoding {name:?} is not accepted here; zstd, gzip and identity are")))
+    name.parse().or_else(|_| {
+        unsupported(format!("Content-Encoding {name:?} is not accepted here; zstd, gzip and identity are"))
+    })
 }
 
 fn problem(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Problem {
@@ -377,7 +391,8 @@ fn not_admitted(error: gates::Error) -> Refused {
     let conflict = |kind: RefusalKind, detail: &str| problem(StatusCode::CONFLICT, kind.as_str(), detail);
     match error {
         gates::Error::Refused(Refusal::NewGate(id)) => {
-            conflict(RefusalKind::NewGate, "the batch is not for this life of the receiver").with("gate", id.to_string())
+            conflict(RefusalKind::NewGate, "the batch is not for this life of the receiver")
+                .with("gate", id.to_string())
         }
         gates::Error::Refused(Refusal::StaleEpoch(known)) => {
             conflict(RefusalKind::StaleEpoch, "the lane has a later owner").with("epoch", known.0)

@@ -65,8 +65,14 @@ pub enum Error {
 ///
 /// # Errors
 /// It can't begin. Once it serves nothing makes it return but `shutdown`.
-pub async fn run(config: Config, listener: TcpListener, admin_listener: TcpListener, shutdown: CancellationToken) -> Result<(), Error> {
-    let endpoint = Arc::new(Endpoint::new(&config, rules::Rules::new(&config)?, replay::Replay::new(&config)?, shutdown.clone()));
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    admin_listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let endpoint =
+        Arc::new(Endpoint::new(&config, rules::Rules::new(&config)?, replay::Replay::new(&config)?, shutdown.clone()));
     let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
 
     let readiness = Readiness::new(&[LISTENING]);
@@ -104,7 +110,10 @@ pub async fn run(config: Config, listener: TcpListener, admin_listener: TcpListe
     endpoint.tasks().close();
     let all_finished = timeout(grace.saturating_sub(stopped_at.elapsed()), endpoint.tasks().wait()).await.is_ok();
     if !(all_answered && all_finished) {
-        tracing::warn!(unfinished = endpoint.tasks().len(), "FED_SHUTDOWN_GRACE has passed; what is unfinished will be sent again");
+        tracing::warn!(
+            unfinished = endpoint.tasks().len(),
+            "FED_SHUTDOWN_GRACE has passed; what is unfinished will be sent again"
+        );
     }
     admin_stop.cancel();
     if let Err(error) = admin_server.await {

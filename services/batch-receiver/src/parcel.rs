@@ -67,10 +67,10 @@ impl Parcel {
         let target = PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(item.target.as_bytes()))
             .ok()
             .filter(|target| target.as_str() == item.target)
-            .ok_or(Error::Target(item.target))?;
+            .ok_or_else(|| Error::Target(shown(&item.target)))?;
         let mut headers = HeaderMap::with_capacity(item.http.len() + 3);
         for (name, value) in item.http {
-            let fault = || Error::Header(name.clone());
+            let fault = || Error::Header(shown(&name));
             let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| fault())?;
             if NEVER_REPLAYED.contains(&header.as_str()) {
                 return Err(Error::OfConnection(name));
@@ -102,6 +102,12 @@ impl Parcel {
     }
 }
 
+/// A text from a batch as it may stand in an error: a reason is a line, whatever it is about.
+pub fn shown(text: &str) -> String {
+    const CHARS_MAX: usize = 200;
+    text.chars().take(CHARS_MAX).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,7 +129,15 @@ mod tests {
 
     #[test]
     fn a_target_goes_out_verbatim_or_not_at_all() {
-        for target in ["/inbox", "/inbox?shared=1", "/users/%40bob/inbox", "/a/../inbox", "/u/o'b/inbox?x='&y={}", "/u/\u{fc}/inbox", "//inbox"] {
+        for target in [
+            "/inbox",
+            "/inbox?shared=1",
+            "/users/%40bob/inbox",
+            "/a/../inbox",
+            "/u/o'b/inbox?x='&y={}",
+            "/u/\u{fc}/inbox",
+            "//inbox",
+        ] {
             assert_eq!(Parcel::of(item(target, &[])).expect(target).target.as_str(), target);
         }
         for target in ["/inbox#x", "/in box", "/in\r\nbox", "/inbox\u{0}"] {
@@ -133,7 +147,9 @@ mod tests {
 
     #[test]
     fn headers_keep_their_order_and_their_bytes() {
-        let parcel = Parcel::of(item("/inbox", &[("host", b"b.example"), ("x", b"1"), ("date", b"\xe9 "), ("x", b"2")])).expect("fit");
+        let parcel =
+            Parcel::of(item("/inbox", &[("host", b"b.example"), ("x", b"1"), ("date", b"\xe9 "), ("x", b"2")]))
+                .expect("fit");
         let pairs: Vec<_> = parcel.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         let expected: [(&str, &[u8]); 7] = [
             ("host", b"b.example"),
@@ -149,7 +165,8 @@ mod tests {
 
     #[test]
     fn what_the_sender_forwarded_and_signed_is_not_written_over() {
-        let stored: [(&str, &[u8]); 3] = [("host", b"b.example"), ("x-forwarded-proto", b"http"), ("x-forwarded-host", b"x.example")];
+        let stored: [(&str, &[u8]); 3] =
+            [("host", b"b.example"), ("x-forwarded-proto", b"http"), ("x-forwarded-host", b"x.example")];
         let parcel = Parcel::of(item("/inbox", &stored)).expect("fit");
         assert_eq!(parcel.headers.get_all("x-forwarded-proto").iter().collect::<Vec<_>>(), ["http"]);
         assert_eq!(parcel.headers.get_all("x-forwarded-host").iter().collect::<Vec<_>>(), ["x.example"]);

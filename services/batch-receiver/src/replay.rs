@@ -57,7 +57,9 @@ pub struct Replay {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No certificate could ever be checked.
-    #[error("OVERRIDE_DESTINATION_PROTOCOL=https needs the system's certificate authorities (package ca-certificates): {0}")]
+    #[error(
+        "OVERRIDE_DESTINATION_PROTOCOL=https needs the system's certificate authorities (package ca-certificates): {0}"
+    )]
     Authorities(#[source] std::io::Error),
     /// The TLS library has none of the protocol versions.
     #[error("TLS can't be set up: {0}")]
@@ -121,7 +123,10 @@ impl Replay {
     }
 
     fn request(&self, address: &Authority, parcel: &Parcel) -> Result<Request<Full<Bytes>>, http::Error> {
-        let uri = Uri::builder().scheme(self.protocol.as_str()).authority(address.clone()).path_and_query(parcel.target.clone());
+        let uri = Uri::builder()
+            .scheme(self.protocol.as_str())
+            .authority(address.clone())
+            .path_and_query(parcel.target.clone());
         let mut request = Request::new(Full::new(parcel.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri.build()?;
@@ -165,7 +170,11 @@ async fn read(mut body: Incoming) -> Result<Bytes, hyper::Error> {
 
 /// The reason of a failed request down to its root: "client error (Connect)" alone helps nobody.
 fn cause(error: &hyper_util::client::legacy::Error) -> String {
-    let mut text = if error.is_connect() { "no connection to the instance".to_owned() } else { "no answer from the instance".to_owned() };
+    let mut text = if error.is_connect() {
+        "no connection to the instance".to_owned()
+    } else {
+        "no answer from the instance".to_owned()
+    };
     let mut source = error.source();
     while let Some(error) = source {
         text.push_str(": ");

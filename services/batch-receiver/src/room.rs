@@ -27,7 +27,11 @@ impl Room {
     pub fn new(batches: usize, bytes: usize) -> Self {
         // A semaphore of more permits than it can count would panic; nobody has that much memory either.
         let semaphore = |permits: usize| Semaphore::new(permits.min(Semaphore::MAX_PERMITS));
-        Self { batches: Arc::new(semaphore(batches)), bytes: Arc::new(semaphore(bytes)), inflating: semaphore(INFLATING_MAX) }
+        Self {
+            batches: Arc::new(semaphore(batches)),
+            bytes: Arc::new(semaphore(bytes)),
+            inflating: semaphore(INFLATING_MAX),
+        }
     }
 
     /// A place for one batch, that holds no bytes yet.

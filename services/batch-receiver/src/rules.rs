@@ -116,7 +116,7 @@ impl Rules {
             return Err(Error::Host { item: number, found, destination: destination.clone() });
         }
         if !paths::is_inbox(&self.inbox_paths, &item.target) {
-            return Err(Error::Path { item: number, target: item.target });
+            return Err(Error::Path { item: number, target: parcel::shown(&item.target) });
         }
         if item.body.len() > self.body_bytes_max {
             return Err(Error::TooLarge { item: number, found: item.body.len(), most: self.body_bytes_max });
@@ -133,7 +133,7 @@ fn host(item: &BatchItem) -> Result<InstanceName, String> {
         return Err("more than one".into());
     }
     let text = String::from_utf8_lossy(value).into_owned();
-    text.parse().map_err(|_| text)
+    text.parse().map_err(|_| parcel::shown(&text))
 }
 
 #[cfg(test)]
@@ -146,7 +146,11 @@ mod tests {
     use fedstream_wire::v2::BatchHeader;
 
     fn rules(more: &[(&str, &str)]) -> Rules {
-        let mut pairs = vec![("FED_OPEN_RECEIVER", "yes"), ("FED_DESTINATIONS", "b.example,c.example:8443"), ("FED_BODY_MAX", "1KiB")];
+        let mut pairs = vec![
+            ("FED_OPEN_RECEIVER", "yes"),
+            ("FED_DESTINATIONS", "b.example,c.example:8443"),
+            ("FED_BODY_MAX", "1KiB"),
+        ];
         pairs.extend(more);
         Rules::new(&load_from(&SERVICE, &Environment::from_pairs(&pairs)).expect("configuration")).expect("rules")
     }
@@ -172,9 +176,11 @@ mod tests {
 
     #[test]
     fn an_activity_for_its_lane_on_the_list_is_allowed_however_its_host_is_spelt() {
-        for (destination, host, address) in
-            [("b.example", "B.Example:443", "b.example"), ("b.example", "b.example.", "b.example"), ("c.example:8443", "c.example:8443", "c.example:8443")]
-        {
+        for (destination, host, address) in [
+            ("b.example", "B.Example:443", "b.example"),
+            ("b.example", "b.example.", "b.example"),
+            ("c.example:8443", "c.example:8443", "c.example:8443"),
+        ] {
             let allowed = rules(&[]).check(batch(destination, &[host], "/u/%40bob/inbox?x")).expect(host);
             assert_eq!(allowed.address.as_str(), address);
             assert_eq!(allowed.parcels[0].headers["host"], host, "and goes out as it was");
@@ -184,18 +190,29 @@ mod tests {
     #[test]
     fn the_override_is_where_all_destinations_are_reached() {
         let rules = rules(&[("OVERRIDE_DESTINATION_DOMAIN", "lemmy:8536")]);
-        assert_eq!(rules.check(batch("b.example", &["b.example"], "/inbox")).expect("allowed").address.as_str(), "lemmy:8536");
+        assert_eq!(
+            rules.check(batch("b.example", &["b.example"], "/inbox")).expect("allowed").address.as_str(),
+            "lemmy:8536"
+        );
     }
 
     #[test]
     fn a_destination_that_is_not_on_the_list_is_named_as_the_entry_to_add() {
-        let error = rules(&[]).check(batch("internal:8080", &["internal:8080"], "/inbox")).expect_err("not on the list");
+        let error =
+            rules(&[]).check(batch("internal:8080", &["internal:8080"], "/inbox")).expect_err("not on the list");
         assert!(error.to_string().ends_with("FED_DESTINATIONS has no entry internal:8080"), "{error}");
     }
 
     #[test]
     fn an_activity_for_somebody_else_than_its_lane_is_refused() {
-        for hosts in [&["c.example:8443"][..], &["b.example:8443"], &[], &["b.example", "b.example"], &["b.example/x"], &["\u{fffd}"]] {
+        for hosts in [
+            &["c.example:8443"][..],
+            &["b.example:8443"],
+            &[],
+            &["b.example", "b.example"],
+            &["b.example/x"],
+            &["\u{fffd}"],
+        ] {
             let error = rules(&[]).check(batch("b.example", hosts, "/inbox")).expect_err("another host");
             assert!(matches!(error, Error::Host { item: 1, .. }), "{hosts:?}: {error}");
         }
@@ -204,8 +221,14 @@ mod tests {
     #[test]
     fn only_inboxes_of_bearable_size_are_posted_to() {
         let rules = rules(&[]);
-        assert!(matches!(rules.check(batch("b.example", &["b.example"], "/admin?/inbox")), Err(Error::Path { item: 1, .. })));
-        assert!(matches!(rules.check(batch("b.example", &["b.example"], "/inbox?#/inbox")), Err(Error::Unfit { item: 1, .. })));
+        assert!(matches!(
+            rules.check(batch("b.example", &["b.example"], "/admin?/inbox")),
+            Err(Error::Path { item: 1, .. })
+        ));
+        assert!(matches!(
+            rules.check(batch("b.example", &["b.example"], "/inbox?#/inbox")),
+            Err(Error::Unfit { item: 1, .. })
+        ));
         let mut large = batch("b.example", &["b.example"], "/inbox");
         large.items[0].body = Bytes::from(vec![b' '; 1025]);
         assert!(matches!(rules.check(large), Err(Error::TooLarge { item: 1, found: 1025, most: 1024 })));

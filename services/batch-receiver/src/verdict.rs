@@ -137,7 +137,9 @@ mod tests {
 
     #[test]
     fn a_rejection_keeps_the_beginning_of_the_answer_whatever_its_bytes() {
-        let Verdict::Final(answer) = verdict(400, None, &[b'x'; 10_000], SystemTime::UNIX_EPOCH) else { panic!("final") };
+        let Verdict::Final(answer) = verdict(400, None, &[b'x'; 10_000], SystemTime::UNIX_EPOCH) else {
+            panic!("final")
+        };
         assert_eq!(answer.body.as_deref().map(str::len), Some(BODY_KEPT_BYTES));
         let Verdict::Final(answer) = verdict(404, None, b"\xff!", SystemTime::UNIX_EPOCH) else { panic!("final") };
         assert_eq!(answer.body.as_deref(), Some("\u{fffd}!"));
@@ -149,7 +151,9 @@ mod tests {
         use fedstream_lane::Seq;
         use fedstream_wire::v2::{Line, answer::LINE_BYTES_MAX};
         for byte in [0_u8, 0xff, b'"'] {
-            let Verdict::Final(answer) = verdict(400, None, &[byte; 10_000], SystemTime::UNIX_EPOCH) else { panic!("final") };
+            let Verdict::Final(answer) = verdict(400, None, &[byte; 10_000], SystemTime::UNIX_EPOCH) else {
+                panic!("final")
+            };
             assert!(Line::Outcome(Seq(u64::MAX), answer).encode().len() <= LINE_BYTES_MAX);
         }
     }

@@ -189,6 +189,8 @@ fn tell(lane: &fedstream_lane::Lane, closing: &Closing) {
         }
         Closing::Gap { last } => tracing::warn!(%lane, last = last.0, "a batch came, an earlier one did not"),
         Closing::Overloaded { .. } => tracing::info!(%lane, "a batch is not finished: this receiver stops"),
-        Closing::StaleEpoch { known } => tracing::warn!(%lane, epoch = known.0, "a batch of an owner that was replaced meanwhile"),
+        Closing::StaleEpoch { known } => {
+            tracing::warn!(%lane, epoch = known.0, "a batch of an owner that was replaced meanwhile")
+        }
     }
 }

@@ -17,7 +17,9 @@ async fn outcomes_are_streamed_as_they_become_known() -> Result<()> {
     let mut reply = receiver.post(&batch(Some(gate), 1, 0, &[3, 7])).await?;
     assert_eq!(reply.status, 200, "at once, before the instance said anything");
     assert_eq!(reply.gate()?, gate);
-    for (name, value) in [("content-type", "application/x-ndjson"), ("x-accel-buffering", "no"), ("cache-control", "no-transform")] {
+    for (name, value) in
+        [("content-type", "application/x-ndjson"), ("x-accel-buffering", "no"), ("cache-control", "no-transform")]
+    {
         assert_eq!(reply.headers[name], value);
     }
     instance.takes(3).await?;
@@ -26,7 +28,10 @@ async fn outcomes_are_streamed_as_they_become_known() -> Result<()> {
     assert_eq!(reply.lines().await?, [delivered(7), DONE]);
 
     let (status, page) = receiver.page("/lanes").await?;
-    assert_eq!((status.as_u16(), &page["lanes"][0]["lane"], &page["lanes"][0]["last"]), (200, &"b.example/a.example".into(), &7.into()));
+    assert_eq!(
+        (status.as_u16(), &page["lanes"][0]["lane"], &page["lanes"][0]["last"]),
+        (200, &"b.example/a.example".into(), &7.into())
+    );
     assert_eq!(receiver.page("/readyz").await?.0, 200);
     Ok(())
 }
@@ -93,7 +98,8 @@ async fn a_rejection_is_final_and_carries_what_the_instance_said() -> Result<()>
     let mut instance = Instance::start().await?;
     let receiver = Receiver::start(instance.address, &[]).await?;
     let gate = receiver.gate().await?;
-    let rejected = Line::Outcome(Seq(1), Answer { outcome: Final::Rejected, status: 400, body: Some("unknown actor".into()) });
+    let rejected =
+        Line::Outcome(Seq(1), Answer { outcome: Final::Rejected, status: 400, body: Some("unknown actor".into()) });
 
     let mut reply = receiver.post(&batch(Some(gate), 1, 0, &[1, 2])).await?;
     instance.asked().await?.answer_with(400, &[], "unknown actor");
@@ -116,7 +122,10 @@ async fn an_item_whose_connection_closed_is_finished_and_never_repeated() -> Res
     let mut again = receiver.post(&batch(Some(gate), 1, 0, &[1, 2])).await?;
     asked.answer(202);
     instance.takes(2).await?;
-    assert_eq!(again.lines().await?, [outcome(1, Final::Duplicate, 202), delivered(2), DONE]);
+    // Had the receiver not heard of the closed connection yet, the second item came from the first batch.
+    let lines = again.lines().await?;
+    assert_eq!((&lines[0], &lines[2]), (&outcome(1, Final::Duplicate, 202), &DONE));
+    assert!([delivered(2), outcome(2, Final::Duplicate, 202)].contains(&lines[1]), "{lines:?}");
     assert!(instance.is_idle());
     assert_eq!(instance.most_at_once(), 1);
     Ok(())
@@ -248,7 +257,7 @@ async fn shutdown_finishes_the_item_at_the_instance_and_begins_no_other() -> Res
     let asked = instance.asked().await?;
     receiver.stop.cancel();
     let closing = Line::End(Closing::Overloaded { retry_after_s: Some(1) });
-    assert_eq!(waiting.lines().await?, [closing.clone()]);
+    assert_eq!(waiting.lines().await?, std::slice::from_ref(&closing));
     assert!(!receiver.task.is_finished(), "an activity is still at the instance");
     asked.answer(202);
     assert_eq!(reply.lines().await?, [delivered(1), closing]);

@@ -27,7 +27,14 @@ async fn target_headers_and_body_go_out_verbatim() -> Result<()> {
     let receiver = Receiver::start(address, &[]).await?;
     let gate = receiver.gate().await?;
 
-    let targets = ["/a/../inbox", "/users/%40bob/inbox", "/inbox?shared=1", "/u/o'b\"{}/inbox?x='{}|&y=%zz", "//inbox", "/u/\u{fc}/inbox"];
+    let targets = [
+        "/a/../inbox",
+        "/users/%40bob/inbox",
+        "/inbox?shared=1",
+        "/u/o'b\"{}/inbox?x='{}|&y=%zz",
+        "//inbox",
+        "/u/\u{fc}/inbox",
+    ];
     let mut post = batch(Some(gate), 1, 0, &[1, 2, 3, 4, 5, 6]);
     for (item, target) in post.items.iter_mut().zip(targets) {
         item.target = target.into();
@@ -52,11 +59,14 @@ async fn target_headers_and_body_go_out_verbatim() -> Result<()> {
     let (mut stream, _) = soon("a connection", instance.accept()).await??;
     for (item, target) in post.items.iter().zip(targets) {
         let mut expected = format!("POST {target} HTTP/1.1\r\n").into_bytes();
-        expected.extend_from_slice(b"user-agent: Lemmy/0.19; +https://a.example\r\nhost: B.Example:443\r\nx-repeated: 1\r\nx-repeated: 2\r\n");
+        expected.extend_from_slice(
+            b"user-agent: Lemmy/0.19; +https://a.example\r\nhost: B.Example:443\r\nx-repeated: 1\r\nx-repeated: 2\r\n",
+        );
         expected.extend_from_slice(b"date: Wed, 25 Nov 2026 10:00:00 GMT\r\nx-latin1: caf\xe9 \xff\r\nx-empty: \r\n");
         // The sender's own word about the scheme goes before ours.
         let proto = if item.body.is_empty() { "http" } else { "https" };
-        expected.extend_from_slice(format!("x-forwarded-proto: {proto}\r\nx-forwarded-host: B.Example:443\r\n").as_bytes());
+        expected
+            .extend_from_slice(format!("x-forwarded-proto: {proto}\r\nx-forwarded-host: B.Example:443\r\n").as_bytes());
         expected.extend_from_slice(format!("content-length: {}\r\n\r\n", item.body.len()).as_bytes());
         expected.extend_from_slice(&item.body);
         let found = request(&mut stream, item.body.len()).await?;
@@ -74,16 +84,23 @@ async fn a_redirect_is_not_followed_and_a_broken_rejection_is_no_rejection() -> 
     let (instance, address) = listener().await?;
     let receiver = Receiver::start(address, &[]).await?;
     let gate = receiver.gate().await?;
-    for answer in
-        ["HTTP/1.1 301 Moved\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n", "HTTP/1.1 400 Bad Request\r\ncontent-length: 9\r\n\r\nhalf"]
-    {
+    for answer in [
+        "HTTP/1.1 301 Moved\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 400 Bad Request\r\ncontent-length: 9\r\n\r\nhalf",
+    ] {
         let mut reply = receiver.post(&batch(Some(gate), 1, 0, &[1])).await?;
         let (mut stream, _) = soon("a connection", instance.accept()).await??;
         request(&mut stream, 1).await?;
         stream.write_all(answer.as_bytes()).await?;
         drop(stream);
         let line = reply.line().await?.context("a closing line")?;
-        assert!(matches!(line, fedstream_wire::v2::Line::End(fedstream_wire::v2::Closing::Retry { status: Some(301 | 400), .. })), "{line:?}");
+        assert!(
+            matches!(
+                line,
+                fedstream_wire::v2::Line::End(fedstream_wire::v2::Closing::Retry { status: Some(301 | 400), .. })
+            ),
+            "{line:?}"
+        );
     }
     Ok(())
 }

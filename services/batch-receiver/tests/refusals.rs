@@ -12,7 +12,13 @@ use support::{Instance, Receiver, batch};
 type Sent = Request<Full<Bytes>>;
 
 /// Sends what `make` makes of a good batch, and expects this refusal with these words.
-async fn refused(more: &[(&str, &str)], make: impl Fn(&Receiver, Batch) -> Sent, status: u16, kind: &str, words: &str) -> Result<Receiver> {
+async fn refused(
+    more: &[(&str, &str)],
+    make: impl Fn(&Receiver, Batch) -> Sent,
+    status: u16,
+    kind: &str,
+    words: &str,
+) -> Result<Receiver> {
     let mut instance = Instance::start().await?;
     let receiver = Receiver::start(instance.address, more).await?;
     let gate = receiver.gate().await?;
@@ -41,7 +47,9 @@ fn altered(receiver: &Receiver, mut batch: Batch, alter: impl Fn(&mut BatchItem)
 
 #[tokio::test]
 async fn only_posts_are_taken() -> Result<()> {
-    let get = |receiver: &Receiver, _| Request::get(format!("http://{}/batch", receiver.address)).body(Full::default()).expect("request");
+    let get = |receiver: &Receiver, _| {
+        Request::get(format!("http://{}/batch", receiver.address)).body(Full::default()).expect("request")
+    };
     let receiver = refused(&[], get, 405, "method-not-allowed", "posted").await?;
     assert_eq!(receiver.send(get(&receiver, batch(None, 1, 0, &[]))).await?.headers["allow"], "POST");
     let elsewhere = Request::get(format!("http://{}/", receiver.address)).body(Full::default())?;
@@ -100,7 +108,9 @@ async fn what_cannot_be_replayed_as_it_is_is_400() -> Result<()> {
     let fragment = |receiver: &Receiver, batch| altered(receiver, batch, |item| item.target = "/inbox?a#b".into());
     refused(&[], fragment, 400, "malformed-batch", "item 2: the target").await?;
     let header = |name: &'static str, value: &'static [u8]| {
-        move |receiver: &Receiver, batch| altered(receiver, batch, |item| item.http.push((name.into(), Bytes::from_static(value))))
+        move |receiver: &Receiver, batch| {
+            altered(receiver, batch, |item| item.http.push((name.into(), Bytes::from_static(value))))
+        }
     };
     refused(&[], header("x", b"a\nb"), 400, "malformed-batch", "item 2: the header \"x\"").await?;
     refused(&[], header("transfer-encoding", b"chunked"), 400, "malformed-batch", "never replayed").await.map(drop)
@@ -115,7 +125,8 @@ async fn a_batch_over_a_limit_is_413() -> Result<()> {
     refused(&[("FED_BODY_MAX", "1999")], large, 413, "too-large", "item 2: its body has 2000 bytes").await?;
 
     let inflating_to = |bytes: usize| {
-        let mut body: Vec<u8> = (0..bytes as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 29) as u8).collect();
+        let mut body =
+            (0_u32..).flat_map(|n| n.wrapping_mul(2_654_435_761).to_string().into_bytes()).take(bytes).collect();
         body = fedstream_wire::encoding::Encoding::Gzip.compress(body).1;
         move |receiver: &Receiver, _: Batch| {
             let mut request = receiver.request(body.clone());
@@ -135,14 +146,17 @@ async fn it_relays_to_its_destinations_and_inboxes_only() -> Result<()> {
         batch.header.lane.destination = "internal.example:8080".parse().expect("name");
         receiver.request(batch.encode())
     };
-    refused(&[], internal, 403, "destination-not-allowed", "FED_DESTINATIONS has no entry internal.example:8080").await?;
-    let host = |receiver: &Receiver, batch| altered(receiver, batch, |item| item.http[0].1 = Bytes::from_static(b"c.example"));
+    refused(&[], internal, 403, "destination-not-allowed", "FED_DESTINATIONS has no entry internal.example:8080")
+        .await?;
+    let host =
+        |receiver: &Receiver, batch| altered(receiver, batch, |item| item.http[0].1 = Bytes::from_static(b"c.example"));
     refused(&[], host, 403, "destination-not-allowed", "item 2: its Host (c.example)").await?;
     let hosts = |receiver: &Receiver, batch| {
         altered(receiver, batch, |item| item.http.push(("Host".into(), Bytes::from_static(b"b.example"))))
     };
     refused(&[], hosts, 403, "destination-not-allowed", "more than one").await?;
-    let path = |receiver: &Receiver, batch| altered(receiver, batch, |item| item.target = "/api/v3/admin?x=/inbox".into());
+    let path =
+        |receiver: &Receiver, batch| altered(receiver, batch, |item| item.target = "/api/v3/admin?x=/inbox".into());
     refused(&[], path, 403, "path-not-allowed", "FED_INBOX_PATHS").await.map(drop)
 }
 
@@ -195,7 +209,10 @@ async fn a_body_that_does_not_come_is_408() -> Result<()> {
     stream.write_all(head.as_bytes()).await?;
     let mut answer = String::new();
     support::soon("the answer", stream.read_to_string(&mut answer)).await??;
-    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("fed-gate: ") && answer.contains("body-timeout"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 408") && answer.contains("fed-gate: ") && answer.contains("body-timeout"),
+        "{answer}"
+    );
     Ok(())
 }
 

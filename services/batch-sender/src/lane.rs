@@ -10,12 +10,13 @@
 //! It decides nothing. One owner is one epoch: when the far side knows a later one, or the stream was made anew, the
 //! window is thrown away, and the lane starts again with what the stream holds.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fedstream_jetstream::{Broker, Created, Publisher, definitions, epochs, purge};
 use fedstream_lane::{
-    Action, Answer, Batch, End, Epoch, Event, Final, Lane, Moment, ParkReason, PostId, SendWindow, Seq, StopReason,
+    Action, Answer, Batch, End, Epoch, Event, Final, GateId, Lane, Moment, ParkReason, PostId, SendWindow, Seq,
+    StopReason,
 };
 use fedstream_service::context;
 use fedstream_service::shutdown::CancellationToken;
@@ -59,10 +60,26 @@ pub struct Shared {
     pub sender_id: String,
     /// For `/lanes`.
     pub registry: Registry,
+    /// The batch-receiver's current life, as the last lane learnt it.
+    pub gate: KnownGate,
     /// Zero of every [`Moment`].
     pub started: Instant,
     /// Set when lanes are to be drained.
     pub drain: CancellationToken,
+}
+
+/// The gate id that a lane begins with. A wrong one costs a round trip, as an unknown one does.
+#[derive(Debug, Default)]
+pub struct KnownGate(Mutex<Option<GateId>>);
+
+impl KnownGate {
+    fn known(&self) -> Option<GateId> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn learn(&self, gate: GateId) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate);
+    }
 }
 
 impl Shared {
@@ -250,9 +267,15 @@ impl Owner {
         };
         let config = &self.shared.config;
         let before_first = Seq(held.seq.0.saturating_sub(1));
-        let window = self
-            .window
-            .get_or_insert_with(|| SendWindow::new(self.epoch, before_first, config.window_limits(), config.backoff()));
+        let window = self.window.get_or_insert_with(|| {
+            SendWindow::new(
+                self.epoch,
+                before_first,
+                self.shared.gate.known(),
+                config.window_limits(),
+                config.backoff(),
+            )
+        });
         window.handle(self.shared.now(), event);
         self.held.push(held);
     }
@@ -402,7 +425,9 @@ impl Owner {
         match (ended.end, ended.cause) {
             (End::Done, None) => {}
             (End::NewGate(gate), _) => {
-                tracing::info!(lane = %self.lane, epoch = %self.epoch, %gate, "the batch-receiver's gate is known")
+                let lane = &self.lane;
+                tracing::info!(%lane, epoch = %self.epoch, %gate, "the batch-receiver is in a new life, or new to us");
+                self.shared.gate.learn(gate);
             }
             (_, cause) => {
                 let cause = cause.unwrap_or_else(|| "the answer left activities out".to_owned());

@@ -85,6 +85,7 @@ pub async fn run(config: Config, broker: Broker, admin: TcpListener, shutdown: C
         link,
         sender_id,
         registry: registry.clone(),
+        gate: lane::KnownGate::default(),
         started: Instant::now(),
         drain: shutdown,
     });

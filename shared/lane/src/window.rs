@@ -227,15 +227,17 @@ pub struct SendWindow {
     settled_untrimmed: u64,
     trimming: Option<u64>,
     trim_due: Moment,
+    trim_failed: bool,
     draining: bool,
     stop: Option<StopReason>,
     stopped: bool,
 }
 
 impl SendWindow {
-    /// A new owner's window. `floor` is the sequence before the first message that it reads.
+    /// A new owner's window. `floor` is the sequence before the first message that it reads; `gate` is the far side's
+    /// current life where another lane of this process knows it, and saves this one the asking.
     #[must_use]
-    pub fn new(epoch: Epoch, floor: Seq, limits: WindowLimits, backoff: Backoff) -> Self {
+    pub fn new(epoch: Epoch, floor: Seq, gate: Option<GateId>, limits: WindowLimits, backoff: Backoff) -> Self {
         Self {
             epoch,
             limits,
@@ -246,12 +248,13 @@ impl SendWindow {
             bytes: 0,
             in_flight: None,
             posts: 0,
-            gate: None,
+            gate,
             gate_unproven: false,
             backoff,
             settled_untrimmed: 0,
             trimming: None,
             trim_due: Moment(0),
+            trim_failed: false,
             draining: false,
             stop: None,
             stopped: false,
@@ -282,6 +285,7 @@ impl SendWindow {
                 if !done {
                     self.settled_untrimmed += count;
                 }
+                self.trim_failed = !done;
                 self.trim_due = now.after_ms(self.limits.trim_interval_ms);
             }
             Event::Drain => self.draining = true,
@@ -448,7 +452,8 @@ impl SendWindow {
         if let Some(park) = self.next_park() {
             return Some(park);
         }
-        if self.has_trim() && (now >= self.trim_due || self.draining) {
+        // A drain does not wait for the interval, but a broker that refuses is left alone for it all the same.
+        if self.has_trim() && (now >= self.trim_due || self.draining && !self.trim_failed) {
             let count = std::mem::take(&mut self.settled_untrimmed);
             self.trimming = Some(count);
             return Some(Action::Trim { upto: self.floor, count });
@@ -577,7 +582,7 @@ mod tests {
     }
 
     fn window() -> SendWindow {
-        SendWindow::new(Epoch(1), Seq(9), limits(), Backoff::new(100, 1000, 5000))
+        SendWindow::new(Epoch(1), Seq(9), None, limits(), Backoff::new(100, 1000, 5000))
     }
 
     fn read(window: &mut SendWindow, seqs: &[u64]) {
@@ -773,6 +778,29 @@ mod tests {
         assert_eq!(window.poll(Moment(0)), None);
         window.handle(Moment(0), Event::Trimmed { done: true });
         assert_eq!(window.poll(Moment(0)), Some(Action::Stop(StopReason::Drained)));
+    }
+
+    #[test]
+    fn a_drain_does_not_hammer_a_broker_that_does_not_trim() {
+        let mut window = ready(&[10]);
+        let batch = post(&mut window, 0);
+        outcome(&mut window, batch.post, 10, Final::Delivered);
+        end(&mut window, 0, batch.post, End::Done);
+        window.handle(Moment(0), Event::Drain);
+        assert!(matches!(window.poll(Moment(0)), Some(Action::Trim { .. })));
+        window.handle(Moment(0), Event::Trimmed { done: false });
+        assert_eq!((window.poll(Moment(0)), window.next_deadline()), (None, Some(Moment(200))));
+        assert!(matches!(window.poll(Moment(200)), Some(Action::Trim { count: 1, .. })));
+    }
+
+    #[test]
+    fn a_gate_that_is_known_is_not_asked_for() {
+        let mut window = SendWindow::new(Epoch(1), Seq(9), Some(GATE), limits(), Backoff::new(100, 1000, 5000));
+        read(&mut window, &[10]);
+        let batch = post(&mut window, 0);
+        assert_eq!((batch.gate, seqs(&batch)), (Some(GATE), vec![10]));
+        end(&mut window, 0, batch.post, End::NewGate(GateId(8)));
+        assert_eq!(post(&mut window, 0).gate, Some(GateId(8)), "it was the wrong one: posted again at once");
     }
 
     #[test]

@@ -78,6 +78,7 @@ pub fn init(service: &Service, config: &TelemetryConfig) -> Result<Telemetry, Co
             // Source lines and thread names of ours mean nothing in somebody's trace store.
             .with_location(false)
             .with_threads(false)
+            .with_tracked_inactivity(false)
             .with_target(false)
             .with_filter(exported_spans())
     });

@@ -176,7 +176,10 @@ pub fn item(seq: u64) -> BatchItem {
         received_at_us: 0,
         scheme: "https".into(),
         target: "/inbox".into(),
-        http: vec![("host".into(), Bytes::from_static(b"b.example")), ("content-type".into(), Bytes::from_static(b"application/activity+json"))],
+        http: vec![
+            ("host".into(), Bytes::from_static(b"b.example")),
+            ("content-type".into(), Bytes::from_static(b"application/activity+json")),
+        ],
         body: Bytes::from(seq.to_string()),
         activity_id: format!("https://a.example/{seq}"),
         traceparent: None,

@@ -181,9 +181,9 @@ impl World {
                 return;
             }
             let Some(seq) = self.stream.range(Seq(last.0 + 1)..).next().map(|(seq, _)| *seq) else { return };
-            let window = owner
-                .window
-                .get_or_insert_with(|| SendWindow::new(owner.epoch, Seq(seq.0 - 1), WINDOW, Backoff::new(10, 40, 100)));
+            let window = owner.window.get_or_insert_with(|| {
+                SendWindow::new(owner.epoch, Seq(seq.0 - 1), None, WINDOW, Backoff::new(10, 40, 100))
+            });
             window.handle(self.now, Event::Read { seq, bytes: 10 });
         }
     }

@@ -70,8 +70,9 @@ pub const fn variables(admin_listen: &'static str) -> [Variable; 14] {
             .default("20s"),
         Variable::new::<LogFormat>("LOG_FORMAT", "json", "pretty or json; unset: pretty on a terminal, else json")
             .optional(),
-        Variable::new::<LogFilter>("LOG_LEVEL", "info,async_nats=warn", "what is logged, in RUST_LOG's syntax")
-            .default("info"),
+        Variable::new::<LogFilter>("LOG_LEVEL", "debug,h2=info", "what is logged, in RUST_LOG's syntax")
+            // The broker's library tells each try to reconnect at info; what matters of it we say ourselves.
+            .default("info,async_nats=warn"),
         Variable::new::<String>(
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             "http://127.0.0.1:4317",
