@@ -1,6 +1,5 @@
 //! A real nats-server of the test's own, that can be killed and comes back on the same port with the same store.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -106,7 +105,7 @@ impl Broker {
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
         anyhow::ensure!(self.child.is_none(), "the broker runs already");
         let conf = self.directory.path().join("server.conf");
-        std::fs::write(&conf, self.configuration())?;
+        std::fs::write(&conf, self.configuration()?)?;
         let log = self.directory.path().join("server.log");
         let mut command = Command::new(binary()?);
         if self.options.own_group {
@@ -117,6 +116,9 @@ impl Broker {
             .arg(&conf)
             .arg("-l")
             .arg(&log)
+            .env("FED_NATS_PORT", self.listen.port().to_string())
+            .env("FED_NATS_MONITOR_PORT", self.monitor.port().to_string())
+            .env("FED_NATS_STORE_DIR", format!("\"{}\"", self.store().display()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -142,6 +144,22 @@ impl Broker {
         if let Some(mut child) = self.child.take() {
             process::kill_and_reap(&mut child);
         }
+    }
+
+    /// SIGSTOP: it keeps its connections and answers nothing.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        process::signal(self.child.as_ref().context("not running")?, Signal::SIGSTOP)
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        process::signal(self.child.as_ref().context("not running")?, Signal::SIGCONT)
     }
 
     /// SIGTERM, and waits for its end.
@@ -182,26 +200,25 @@ impl Broker {
         Ok(async_nats::jetstream::new(self.client().await?))
     }
 
-    fn configuration(&self) -> String {
-        let store = self.options.store.clone().unwrap_or_else(|| self.directory.path().join("store"));
-        let mut conf = format!(
-            "server_name: fedstream-test\nlisten: \"{}\"\nhttp: \"{}\"\nmax_payload: 2MB\njetstream {{\n  store_dir: \"{}\"\n",
-            self.listen,
-            self.monitor,
-            store.display()
-        );
-        if self.options.sync_always {
-            conf.push_str("  sync_interval: always\n");
-        }
-        for line in &self.options.jetstream {
-            // Writing to a String can't fail.
-            writeln!(conf, "  {line}").expect("a String takes all");
-        }
-        conf.push_str("}\n");
+    fn store(&self) -> PathBuf {
+        self.options.store.clone().unwrap_or_else(|| self.directory.path().join("store"))
+    }
+
+    /// The project's own `nats/server.conf`, with what the test wants otherwise: a later line of a block wins.
+    fn configuration(&self) -> anyhow::Result<String> {
+        let path = repository().join("nats/server.conf");
+        let own = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let keep = |line: &&str| self.options.sync_always || !line.trim_start().starts_with("sync_interval");
+        let mut conf = own.lines().filter(keep).collect::<Vec<_>>().join("\n");
+        let block_end = conf.rfind('}').context("nats/server.conf ends with its jetstream block")?;
+        let more: String = self.options.jetstream.iter().map(|line| format!("  {line}\n")).collect();
+        conf.insert_str(block_end, &more);
         for line in &self.options.lines {
-            writeln!(conf, "{line}").expect("a String takes all");
+            conf.push('\n');
+            conf.push_str(line);
         }
-        conf
+        conf.push('\n');
+        Ok(conf)
     }
 }
 

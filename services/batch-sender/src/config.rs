@@ -8,6 +8,7 @@ use fedstream_service::config::common::{self, CommonConfig};
 use fedstream_service::config::nats::{self, NatsConfig, Streams};
 use fedstream_service::config::{Bytes, Check, ConfigError, Count, Secret, Span, Variable};
 use fedstream_wire::encoding::Encoding;
+use http::HeaderValue;
 
 /// Name, `--help` and the table of variables.
 pub static SERVICE: Service = Service {
@@ -191,6 +192,15 @@ impl Check for Config {
         }
         if self.backoff_max.get() < self.backoff_min.get() {
             return Err(ConfigError::between("FED_BACKOFF_MAX is below FED_BACKOFF_MIN"));
+        }
+        if HeaderValue::from_str(&self.user_agent).is_err() {
+            return Err(ConfigError::new("HTTP_USER_AGENT", "has a character that an HTTP header can't carry"));
+        }
+        if self.authorization.as_ref().is_some_and(|secret| HeaderValue::from_str(secret.expose()).is_err()) {
+            return Err(ConfigError::new(
+                "HTTP_BATCH_AUTHORIZATION",
+                "the value (not shown) has a character that an HTTP header can't carry",
+            ));
         }
         if self.batch_url().parse::<http::Uri>().ok().and_then(|uri| uri.authority().cloned()).is_none() {
             return Err(ConfigError::new("BATCH_RECEIVER_DOMAIN", "is not a host, for example batch.aussie.zone"));

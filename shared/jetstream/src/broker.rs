@@ -62,6 +62,12 @@ pub enum Error {
         /// The operating system's words, or the parser's.
         cause: String,
     },
+    /// The certificate authority's file can't be read: the library would say so of the connection, and try for ever.
+    #[error("NATS_CA_FILE: {cause}")]
+    CaFile {
+        /// The operating system's words.
+        cause: String,
+    },
     /// The broker does not let this user in.
     #[error("NATS_URL: the broker at {url} refuses these credentials (NATS_USER, NATS_PASSWORD, NATS_CREDS_FILE)")]
     Unauthorized {
@@ -95,10 +101,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// The process exit code that says the same: 69 where waiting may help, 78 where somebody has to act.
+    /// The process exit code that says the same: 64 for a setting that can't be right, 69 where waiting may help, 78 where
+    /// somebody has to act on the broker.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::BadUrl { .. } | Self::CredentialsFile { .. } | Self::CaFile { .. } => 64,
             Self::Unreachable { .. } => 69,
             _ => 78,
         }
@@ -249,6 +257,7 @@ async fn options(
             .map_err(|error| Error::CredentialsFile { cause: format!("{}: {error}", file.display()) })?;
     }
     if let Some(file) = &settings.ca_file {
+        std::fs::File::open(file).map_err(|error| Error::CaFile { cause: format!("{}: {error}", file.display()) })?;
         options = options.add_root_certificates(file.clone()).require_tls(true);
     }
     if let Some(prefix) = &settings.inbox_prefix {

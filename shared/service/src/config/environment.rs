@@ -1,6 +1,6 @@
 //! The variables as the process was given them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{ConfigError, Variable};
@@ -10,37 +10,42 @@ use crate::Service;
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     values: BTreeMap<String, String>,
+    /// Names whose values are not UTF-8: an error where they are ours, other people's are none of our business.
+    not_text: BTreeSet<String>,
 }
 
 impl Environment {
-    /// The process's variables. One of ours that isn't UTF-8 is an error; other people's are none of our business.
-    pub fn of_process() -> Result<Self, ConfigError> {
-        let mut values = BTreeMap::new();
+    /// The process's variables.
+    pub fn of_process() -> Self {
+        let mut environment = Self::default();
         for (name, value) in std::env::vars_os() {
             let Ok(name) = name.into_string() else {
                 continue;
             };
             match value.into_string() {
-                Ok(value) => drop(values.insert(name, value)),
-                Err(_) if name.starts_with("FED_") => {
-                    return Err(ConfigError::new(&name, "is not UTF-8"));
-                }
-                Err(_) => {}
+                Ok(value) => drop(environment.values.insert(name, value)),
+                Err(_) => drop(environment.not_text.insert(name)),
             }
         }
-        Ok(Self { values })
+        environment
     }
 
     /// An environment of these variables only.
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Self {
         let values = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Self { values }
+        Self { values, ..Self::default() }
     }
 
     /// The value to use: set, from a file, or the default.
     pub(super) fn value_of(&self, variable: &Variable) -> Result<Option<String>, ConfigError> {
         let given = self.non_empty(variable.name);
         let file_name = format!("{}_FILE", variable.name);
+        // Taken for not set, a list of who may send would be a list of nobody in particular.
+        for name in [variable.name, &file_name] {
+            if self.not_text.contains(name) && (name == variable.name || variable.secret) {
+                return Err(ConfigError::new(name, "is not UTF-8"));
+            }
+        }
         let file = if variable.secret { self.non_empty(&file_name) } else { None };
         match (given, file) {
             (Some(_), Some(_)) => {
@@ -157,6 +162,14 @@ mod tests {
 
         std::fs::remove_file(&path).unwrap();
         assert!(from_file.value_of(key).unwrap_err().to_string().starts_with("FED_KEY_FILE: "));
+    }
+
+    #[test]
+    fn a_value_that_is_not_text_is_an_error_and_not_unset() {
+        let environment = Environment { not_text: ["FED_BODY_MAX".into(), "PATH".into()].into(), ..Environment::default() };
+        let [body_max, key] = [0, 1].map(|at| SERVICE.all_variables().nth(at).unwrap());
+        assert_eq!(environment.value_of(body_max).unwrap_err().to_string(), "FED_BODY_MAX: is not UTF-8");
+        assert_eq!(environment.value_of(key), Ok(None));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub trait Check {
 
 /// Reads the process's environment into `C`; prints a warning line for each `FED_*` variable that nobody knows.
 pub fn load<C: Envconfig + Check>(service: &Service) -> Result<C, ConfigError> {
-    let environment = Environment::of_process()?;
+    let environment = Environment::of_process();
     for warning in environment.unknown_names(service) {
         // Not through tracing: its settings are among the variables being read.
         eprintln!("{}: warning: {warning}", service.name);
