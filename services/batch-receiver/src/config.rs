@@ -3,16 +3,16 @@
 //! It relays to somebody's instance, so what it may reach has no default and no wildcard, and running without a
 //! credential has to be said in so many words.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::str::FromStr;
 
 use envconfig::Envconfig;
 use fedstream_lane::{GateLimits, InstanceName, MemoryLimits};
 use fedstream_service::Service;
 use fedstream_service::client_addr::{self, ClientRules, Network};
 use fedstream_service::config::common::{self, CommonConfig};
-use fedstream_service::config::{Bytes, Check, ConfigError, Count, List, NotA, Secret, Span, Switch, Variable};
+use fedstream_service::config::{
+    Bytes, Check, ConfigError, Count, List, Scheme, Secret, Span, Switch, UrlPath, Variable,
+};
 use fedstream_service::paths::PathPattern;
 use http::uri::Authority;
 
@@ -33,7 +33,7 @@ pub static SERVICE: Service = Service {
 
 static VARIABLES: [Variable; 21] = [
     Variable::new::<SocketAddr>("FED_LISTEN", "127.0.0.1:8081", "address for batches").default("127.0.0.1:8081"),
-    Variable::new::<BatchPath>("FED_BATCH_PATH", "/batch", "path for batches").default("/batch"),
+    Variable::new::<UrlPath>("FED_BATCH_PATH", "/batch", "path for batches").default("/batch"),
     Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "what senders put behind \"Authorization: Bearer\"")
         .optional()
         .secret(),
@@ -50,7 +50,7 @@ static VARIABLES: [Variable; 21] = [
         "paths that may be posted to; * stands for anything",
     )
     .default("*/inbox"),
-    Variable::new::<Protocol>("OVERRIDE_DESTINATION_PROTOCOL", "http", "how the instance is reached: http or https")
+    Variable::new::<Scheme>("OVERRIDE_DESTINATION_PROTOCOL", "http", "how the instance is reached: http or https")
         .default("https"),
     Variable::new::<Authority>(
         "OVERRIDE_DESTINATION_DOMAIN",
@@ -85,7 +85,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Path for batches.
     #[envconfig(from = "FED_BATCH_PATH")]
-    pub batch_path: BatchPath,
+    pub batch_path: UrlPath,
     /// The shared secret, with or without `Bearer ` in front.
     #[envconfig(from = "HTTP_BATCH_AUTHORIZATION")]
     pub authorization: Option<Secret>,
@@ -100,7 +100,7 @@ pub struct Config {
     pub inbox_paths: List<PathPattern>,
     /// How the instance is reached.
     #[envconfig(from = "OVERRIDE_DESTINATION_PROTOCOL")]
-    pub protocol: Protocol,
+    pub protocol: Scheme,
     /// Where the instance is reached, if not at the activity's Host.
     #[envconfig(from = "OVERRIDE_DESTINATION_DOMAIN")]
     pub domain: Option<Authority>,
@@ -213,63 +213,6 @@ impl Check for Config {
     }
 }
 
-/// How the instance is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// Plain, inside one's own network.
-    Http,
-    /// TLS, trusting the system's certificate authorities.
-    Https,
-}
-
-impl Protocol {
-    /// As in a URI.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
-
-impl FromStr for Protocol {
-    type Err = NotA;
-    fn from_str(text: &str) -> Result<Self, NotA> {
-        match text.trim() {
-            "http" => Ok(Self::Http),
-            "https" => Ok(Self::Https),
-            _ => Err(NotA("http or https")),
-        }
-    }
-}
-
-/// The path of the endpoint: literal, compared as received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BatchPath(String);
-
-impl BatchPath {
-    /// The path.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for BatchPath {
-    type Err = NotA;
-    fn from_str(text: &str) -> Result<Self, NotA> {
-        let literal = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '{' | '}' | '*');
-        if text.starts_with('/') && text.chars().all(literal) { Ok(Self(text.to_owned())) } else { Err(NotA("a path")) }
-    }
-}
-
-impl fmt::Display for BatchPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,7 +229,7 @@ mod tests {
         let names: Vec<_> = config.destinations.as_slice().iter().map(InstanceName::as_str).collect();
         assert_eq!(names, ["aussie.zone", "b.example:8443"]);
         assert_eq!(config.batch_path.as_str(), "/batch");
-        assert_eq!(config.protocol, Protocol::Https);
+        assert_eq!(config.protocol, Scheme::Https);
     }
 
     #[test]

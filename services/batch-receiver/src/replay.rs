@@ -11,6 +11,7 @@ use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use fedstream_service::config::Scheme;
 use fedstream_service::config::Span;
 use http::header::RETRY_AFTER;
 use http::uri::Authority;
@@ -23,7 +24,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::config::{Config, Protocol};
+use crate::config::Config;
 use crate::parcel::Parcel;
 use crate::verdict::{Verdict, is_delivered, verdict};
 
@@ -49,7 +50,7 @@ const CAUSE_CHARS_MAX: usize = 300;
 #[derive(Clone, Debug)]
 pub struct Replay {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    protocol: Protocol,
+    protocol: Scheme,
     timeout: Duration,
 }
 
@@ -135,13 +136,13 @@ impl Replay {
     }
 }
 
-fn tls(protocol: Protocol) -> Result<rustls::ClientConfig, Error> {
+fn tls(protocol: Scheme) -> Result<rustls::ClientConfig, Error> {
     let provider = rustls::crypto::ring::default_provider();
     let builder = rustls::ClientConfig::builder_with_provider(provider.into()).with_safe_default_protocol_versions()?;
     let roots = match protocol {
-        Protocol::Https => builder.with_native_roots().map_err(Error::Authorities)?,
+        Scheme::Https => builder.with_native_roots().map_err(Error::Authorities)?,
         // Never asked; a machine without certificate authorities must not be a reason not to start.
-        Protocol::Http => builder.with_root_certificates(rustls::RootCertStore::empty()),
+        Scheme::Http => builder.with_root_certificates(rustls::RootCertStore::empty()),
     };
     Ok(roots.with_no_client_auth())
 }

@@ -6,7 +6,7 @@ use fedstream_lane::{Backoff, WindowLimits};
 use fedstream_service::Service;
 use fedstream_service::config::common::{self, CommonConfig};
 use fedstream_service::config::nats::{self, NatsConfig, Streams};
-use fedstream_service::config::{Bytes, Check, ConfigError, Count, Secret, Span, Variable};
+use fedstream_service::config::{Bytes, Check, ConfigError, Count, NotA, Scheme, Secret, Span, UrlPath, Variable};
 use fedstream_wire::encoding::Encoding;
 use http::HeaderValue;
 
@@ -31,7 +31,7 @@ const VARIABLES: [Variable; 18] = [
         "batch.aussie.zone",
         "host, and port if any, of the batch-receiver",
     ),
-    Variable::new::<Protocol>("BATCH_RECEIVER_PROTOCOL", "https", "http or https").default("https"),
+    Variable::new::<Scheme>("BATCH_RECEIVER_PROTOCOL", "https", "http or https").default("https"),
     Variable::new::<UrlPath>("BATCH_RECEIVER_PATH", "/batch", "path of the batch endpoint").default("/batch"),
     Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "credential of the batch-receiver (Bearer)")
         .optional()
@@ -83,7 +83,7 @@ pub struct Config {
     pub receiver_domain: String,
     /// Scheme.
     #[envconfig(from = "BATCH_RECEIVER_PROTOCOL")]
-    pub receiver_protocol: Protocol,
+    pub receiver_protocol: Scheme,
     /// Path.
     #[envconfig(from = "BATCH_RECEIVER_PATH")]
     pub receiver_path: UrlPath,
@@ -138,7 +138,7 @@ impl Config {
     /// The URL of the batch endpoint.
     #[must_use]
     pub fn batch_url(&self) -> String {
-        format!("{}://{}{}", self.receiver_protocol.0, self.receiver_domain, self.receiver_path.0)
+        format!("{}://{}{}", self.receiver_protocol, self.receiver_domain, self.receiver_path)
     }
 
     /// How to reach the broker.
@@ -217,46 +217,12 @@ fn millis(span: Span) -> u64 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteName(pub String);
 
-/// `http` or `https`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Protocol(pub &'static str);
-
-/// An absolute path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UrlPath(pub String);
-
-/// Why a text is none of the above.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not {0}")]
-pub struct Invalid(&'static str);
-
 impl std::str::FromStr for SiteName {
-    type Err = Invalid;
+    type Err = NotA;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, NotA> {
         let ok = (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if ok { Ok(Self(text.to_owned())) } else { Err(Invalid("a name of letters, digits and dashes")) }
-    }
-}
-
-impl std::str::FromStr for Protocol {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        match text {
-            "http" => Ok(Self("http")),
-            "https" => Ok(Self("https")),
-            _ => Err(Invalid("http or https")),
-        }
-    }
-}
-
-impl std::str::FromStr for UrlPath {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let ok = text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic());
-        if ok { Ok(Self(text.to_owned())) } else { Err(Invalid("a path that begins with a slash")) }
+        if ok { Ok(Self(text.to_owned())) } else { Err(NotA("a name of letters, digits and dashes")) }
     }
 }
 

@@ -66,7 +66,7 @@ impl Admission {
             clients: config.client_rules(),
             lanes: Lanes::new(&config.destinations.0, &config.sources.0, config.lanes_max.get()),
             inbox_paths: config.inbox_paths.0.clone(),
-            public_scheme: config.public_scheme.0,
+            public_scheme: config.public_scheme.as_str(),
             without_id: config.without_id,
             limits: Limits {
                 body: config.body_max.get(),

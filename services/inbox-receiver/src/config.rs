@@ -10,7 +10,7 @@ use fedstream_service::Service;
 use fedstream_service::client_addr::{self, ClientRules, Network};
 use fedstream_service::config::common::{self, CommonConfig};
 use fedstream_service::config::nats::{self, NatsConfig, Streams};
-use fedstream_service::config::{Bytes, Check, ConfigError, Count, List, NotA, Span, Switch, Variable};
+use fedstream_service::config::{Bytes, Check, ConfigError, Count, List, NotA, Scheme, Span, Switch, Variable};
 use fedstream_service::paths::PathPattern;
 
 /// Room for the headers of a stored message beside the body, in bytes: JetStream takes 64 KiB of them, and the
@@ -228,21 +228,6 @@ impl FromStr for WithoutId {
             "refuse" => Ok(Self::Refuse),
             "accept" => Ok(Self::Accept),
             _ => Err(NotA("refuse or accept")),
-        }
-    }
-}
-
-/// `http` or `https`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scheme(pub &'static str);
-
-impl FromStr for Scheme {
-    type Err = NotA;
-    fn from_str(text: &str) -> Result<Self, NotA> {
-        match text.trim() {
-            "http" => Ok(Self("http")),
-            "https" => Ok(Self("https")),
-            _ => Err(NotA("http or https")),
         }
     }
 }

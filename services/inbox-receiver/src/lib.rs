@@ -40,7 +40,7 @@ use fedstream_service::shutdown::CancellationToken;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-pub use config::{Config, NamePattern, SERVICE, Scheme, WithoutId};
+pub use config::{Config, NamePattern, SERVICE, WithoutId};
 pub use refusal::Refusal;
 
 /// How often the stream is looked at when nothing else gives reason to.

@@ -41,7 +41,7 @@ const API_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No try succeeded.
-    #[error("NATS_URL: no broker at {url} within {waited:?}: {cause}")]
+    #[error("NATS_URL: no broker at {url} within {waited:.1?}: {cause}")]
     Unreachable {
         /// The address, without credentials.
         url: String,

@@ -85,7 +85,9 @@ pub fn init(service: &Service, config: &TelemetryConfig) -> Result<Telemetry, Co
     let filter =
         EnvFilter::builder().parse(&config.log_level.0).map_err(|error| ConfigError::new("LOG_LEVEL", error))?;
     let lines = match config.log_format.unwrap_or_else(format_for_stdout) {
-        LogFormat::Pretty => tracing_subscriber::fmt::layer().boxed(),
+        LogFormat::Pretty if std::io::stdout().is_terminal() => tracing_subscriber::fmt::layer().boxed(),
+        // Colours are for eyes: in a file they split `name=value`, and nobody can search for it.
+        LogFormat::Pretty => tracing_subscriber::fmt::layer().with_ansi(false).boxed(),
         LogFormat::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false).boxed(),
     };
     tracing_subscriber::registry()

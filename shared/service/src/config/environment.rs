@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_value_that_is_not_text_is_an_error_and_not_unset() {
-        let environment = Environment { not_text: ["FED_BODY_MAX".into(), "PATH".into()].into(), ..Environment::default() };
+        let environment =
+            Environment { not_text: ["FED_BODY_MAX".into(), "PATH".into()].into(), ..Environment::default() };
         let [body_max, key] = [0, 1].map(|at| SERVICE.all_variables().nth(at).unwrap());
         assert_eq!(environment.value_of(body_max).unwrap_err().to_string(), "FED_BODY_MAX: is not UTF-8");
         assert_eq!(environment.value_of(key), Ok(None));

@@ -11,10 +11,12 @@
 pub mod common;
 mod environment;
 pub mod nats;
+mod url;
 mod values;
 mod variable;
 
 pub use environment::Environment;
+pub use url::{Scheme, UrlPath};
 pub use values::{Bytes, Count, List, NotA, Secret, Span, Switch};
 pub use variable::Variable;
 
