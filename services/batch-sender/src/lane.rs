@@ -391,11 +391,12 @@ impl Owner {
             Report::Trimmed { count, result } => self.trimmed(count, result),
         };
         let now = self.shared.now();
-        if let Some(window) = &mut self.window {
-            window.handle(now, event);
-            if window.gate_alternates() {
-                tracing::warn!(lane = %self.lane, "two batch-receivers answer in turn: a lane needs one (replicas must be routed by lane)");
-            }
+        let Some(window) = &mut self.window else { return };
+        let new_gate = matches!(event, Event::Ended { end: End::NewGate(_), .. });
+        window.handle(now, event);
+        if new_gate && window.gate_alternates() {
+            let help = "a lane needs one batch-receiver: route replicas by lane, or run one";
+            tracing::warn!(lane = %self.lane, epoch = %self.epoch, help, "two batch-receivers answer in turn");
         }
     }
 

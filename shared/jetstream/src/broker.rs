@@ -213,8 +213,8 @@ async fn try_connect(
     bump: &Arc<watch::Sender<u64>>,
 ) -> Result<Result<Client, String>, Error> {
     let url = || settings.shown_url();
-    let addresses: Vec<ServerAddr> = settings
-        .url
+    // Without the credentials: the library would not use them, and log them at debug level.
+    let addresses: Vec<ServerAddr> = url()
         .split(',')
         .map(|part| part.trim().parse().map_err(|_| Error::BadUrl { url: url() }))
         .collect::<Result<_, _>>()?;
@@ -247,9 +247,12 @@ async fn options(
             let bump = bump.clone();
             async move { note(&event, &bump) }
         });
-    if let Some(user) = &settings.user {
-        options = options.user_and_password(user.clone(), settings.password.clone().unwrap_or_default());
-    }
+    options = match (&settings.user, settings.url_credentials()) {
+        (Some(user), _) => options.user_and_password(user.clone(), settings.password.clone().unwrap_or_default()),
+        (None, Some((user, Some(password)))) => options.user_and_password(user, password),
+        (None, Some((token, None))) => options.token(token),
+        (None, None) => options,
+    };
     if let Some(file) = &settings.creds_file {
         options = options
             .credentials_file(file)

@@ -82,13 +82,48 @@ impl NatsSettings {
     pub fn shown_url(&self) -> String {
         self.url.split(',').map(|url| without_credentials(url.trim())).collect::<Vec<_>>().join(",")
     }
+
+    /// The user and password in `NATS_URL`, or the token, which is a user without a password. The servers of one cluster
+    /// know the same users, so the first address that has one speaks for all.
+    pub(crate) fn url_credentials(&self) -> Option<(String, Option<String>)> {
+        let given = self.url.split(',').find_map(|url| split_credentials(url.trim()).1)?;
+        Some(match given.split_once(':') {
+            Some((user, password)) => (decoded(user), Some(decoded(password))),
+            None => (decoded(given), None),
+        })
+    }
 }
 
 /// Drops what stands between the scheme and the last `@` of the authority.
 fn without_credentials(url: &str) -> String {
+    split_credentials(url).0
+}
+
+fn split_credentials(url: &str) -> (String, Option<&str>) {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
+    let (credentials, host) = rest.rsplit_once('@').map_or((None, rest), |(given, host)| (Some(given), host));
+    let shown = if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") };
+    (shown, credentials)
+}
+
+/// Undoes percent-encoding (RFC 3986, section 2.1); what is none stays as it is.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| *first == b'%') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl fmt::Debug for NatsSettings {
@@ -111,6 +146,16 @@ impl fmt::Debug for NatsSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_in_the_address_are_found_and_decoded() {
+        let found = |url: &str| NatsSettings { url: url.into(), ..NatsSettings::default() }.url_credentials();
+        let pair = |user: &str, password: &str| Some((user.to_owned(), Some(password.to_owned())));
+        assert_eq!(found("nats://a:4222,nats://b:4222"), None);
+        assert_eq!(found("nats://a:4222, tls://me:s3%40cr:et@b:4222"), pair("me", "s3@cr:et"));
+        assert_eq!(found("me:100%@b"), pair("me", "100%"));
+        assert_eq!(found("nats://t0ken@b"), Some(("t0ken".to_owned(), None)));
+    }
 
     #[test]
     fn no_credential_is_ever_shown() {

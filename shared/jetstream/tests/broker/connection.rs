@@ -78,6 +78,8 @@ async fn wrong_credentials_are_refused_at_once() {
     assert!(line.contains("refuses these credentials") && !line.contains("wr0ng"), "{line}");
     let settings = NatsSettings { user: Some("me".into()), password: Some("s3cret".into()), ..server.settings() };
     assert!(Broker::connect(settings, "test").await.is_ok());
+    let url = server.settings().url.replace("nats://", "nats://me:s%33cret@");
+    assert!(Broker::connect(NatsSettings { url, ..NatsSettings::default() }, "test").await.is_ok());
 }
 
 #[tokio::test]

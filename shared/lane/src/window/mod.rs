@@ -61,8 +61,10 @@ pub struct SendWindow {
     in_flight: Option<PostId>,
     posts: u64,
     gate: Option<GateId>,
-    /// The gate was learnt, and nothing was accepted under it yet.
+    /// The gate was learnt, and no batch was taken under it yet.
     gate_unproven: bool,
+    /// Another gate was learnt before the last one was proven.
+    gate_alternates: bool,
     backoff: Backoff,
     settled_untrimmed: u64,
     trimming: Option<u64>,
@@ -90,6 +92,7 @@ impl SendWindow {
             posts: 0,
             gate,
             gate_unproven: false,
+            gate_alternates: false,
             backoff,
             settled_untrimmed: 0,
             trimming: None,
@@ -202,10 +205,10 @@ impl SendWindow {
         self.backoff.failures()
     }
 
-    /// Has the far side changed its life twice without taking anything? Then two receivers answer in turn.
+    /// Has the far side changed its life twice without taking a batch? Then two receivers answer in turn.
     #[must_use]
     pub fn gate_alternates(&self) -> bool {
-        self.gate_unproven && self.backoff.failures() > 0
+        self.gate_alternates
     }
 
     fn read(&mut self, item: Item) {
@@ -228,7 +231,7 @@ impl SendWindow {
             Final::Delivered | Final::Duplicate => State::Settled,
             Final::Rejected => State::Rejected,
         };
-        self.gate_unproven = false;
+        self.gate_is_proven();
         self.batch_items = self.limits.batch_items.max(1);
         self.backoff.progressed();
         self.raise_floor();
@@ -241,11 +244,15 @@ impl SendWindow {
         self.in_flight = None;
         let unanswered = self.items.iter().any(|item| item.state == State::InFlight);
         self.rewind(end);
+        if matches!(end, End::Done | End::Retry { .. } | End::Gap) {
+            self.gate_is_proven();
+        }
         match end {
-            End::Done if !unanswered && self.gate.is_some() => self.gate_unproven = false,
+            End::Done if !unanswered && self.gate.is_some() => {}
             End::NewGate(gate) => {
                 if self.gate_unproven {
                     self.backoff.failed(now, None, jitter);
+                    self.gate_alternates = true;
                 }
                 self.gate = Some(gate);
                 self.gate_unproven = true;
@@ -259,6 +266,11 @@ impl SendWindow {
             }
             End::Done | End::TooLarge | End::Gap | End::Lost => self.backoff.failed(now, None, jitter),
         }
+    }
+
+    /// The far side took a batch in the life that it was meant for.
+    fn gate_is_proven(&mut self) {
+        (self.gate_unproven, self.gate_alternates) = (false, false);
     }
 
     /// What is in flight waits again.

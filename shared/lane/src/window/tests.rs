@@ -167,6 +167,16 @@ fn a_new_gate_is_followed_at_once_but_alternating_ones_back_off() {
 }
 
 #[test]
+fn an_instance_that_is_down_after_a_new_gate_is_no_second_receiver() {
+    let mut window = ready(&[10]);
+    let batch = post(&mut window, 0);
+    end(&mut window, 0, batch.post, End::Lost);
+    let batch = post(&mut window, 100);
+    end(&mut window, 100, batch.post, End::Retry { seq: Seq(10), retry_after_ms: None });
+    assert!(window.failures() > 0 && !window.gate_alternates());
+}
+
+#[test]
 fn a_batch_that_is_too_large_is_halved_until_it_is_one_item() {
     let mut window = ready(&[10, 13, 14]);
     let batch = post(&mut window, 0);

@@ -82,6 +82,9 @@ impl Check for NatsConfig {
         if self.user.is_some() != self.password.is_some() {
             return Err(ConfigError::between("NATS_USER and NATS_PASSWORD: one is set without the other"));
         }
+        if self.user.is_some() && self.url.contains('@') {
+            return Err(ConfigError::between("NATS_URL and NATS_USER: both name a user, one must go"));
+        }
         if self.user.is_some() && self.creds_file.is_some() {
             return Err(ConfigError::between("NATS_USER and NATS_CREDS_FILE: both are set, one must go"));
         }
