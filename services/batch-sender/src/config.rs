@@ -184,11 +184,21 @@ impl Config {
 impl Check for Config {
     fn check(&self) -> Result<(), ConfigError> {
         self.nats.check()?;
-        if self.batch_items.get() == 0 {
-            return Err(ConfigError::new("HTTP_BATCH_SIZE", "must be at least 1"));
-        }
-        if self.lanes_max.get() == 0 {
-            return Err(ConfigError::new("FED_LANES_MAX", "must be at least 1"));
+        let counts = [
+            ("HTTP_BATCH_SIZE", self.batch_items.get()),
+            ("FED_BATCH_BYTES", self.batch_bytes.get()),
+            ("FED_LANES_MAX", self.lanes_max.get()),
+        ];
+        let spans = [
+            ("FED_ANSWER_TIMEOUT", self.answer_timeout),
+            ("FED_BACKOFF_MIN", self.backoff_min),
+            ("FED_DISCOVERY_INTERVAL", self.discovery_interval),
+            ("FED_LANE_IDLE", self.lane_idle),
+        ];
+        let zero_count = counts.into_iter().find(|(_, count)| *count == 0).map(|(name, _)| name);
+        let zero_span = spans.into_iter().find(|(_, span)| span.get().is_zero()).map(|(name, _)| name);
+        if let Some(name) = zero_count.or(zero_span) {
+            return Err(ConfigError::new(name, "must be above zero"));
         }
         if self.backoff_max.get() < self.backoff_min.get() {
             return Err(ConfigError::between("FED_BACKOFF_MAX is below FED_BACKOFF_MIN"));
@@ -254,6 +264,8 @@ mod tests {
             ("BATCH_RECEIVER_DOMAIN", "a b"),
             ("FED_BATCH_COMPRESSION", "lzma"),
             ("HTTP_BATCH_SIZE", "0"),
+            ("FED_BATCH_BYTES", "0"),
+            ("FED_DISCOVERY_INTERVAL", "0"),
             ("FED_BACKOFF_MAX", "1ms"),
         ] {
             let error = load(&[(name, value)]).unwrap_err().to_string();

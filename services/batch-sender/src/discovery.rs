@@ -37,7 +37,10 @@ impl Discovery {
     pub async fn run(mut self, grace: Duration) -> bool {
         let drain = self.shared.drain.clone();
         while !drain.is_cancelled() {
-            self.look().await;
+            tokio::select! {
+                () = self.look() => {}
+                () = drain.cancelled() => {} // a question to a broker that is away would take seconds of the grace
+            }
             tokio::select! {
                 () = tokio::time::sleep(self.shared.config.discovery_interval.get()) => {}
                 () = drain.cancelled() => {}

@@ -143,8 +143,20 @@ impl Check for Config {
                  set it to the addresses of your senders or of your proxy, or say FED_OPEN_FRONT=yes",
             ));
         }
-        if self.body_max.0 == 0 {
-            return Err(ConfigError::new("FED_BODY_MAX", "0 would refuse everything, for example FED_BODY_MAX=1MiB"));
+        let sizes = [
+            ("FED_BODY_MAX", self.body_max),
+            ("FED_HEADERS_MAX", self.headers_max),
+            ("FED_STREAM_BYTES_MAX", self.stream_bytes_max), // JetStream takes 0 for "no limit"
+        ];
+        let spans = [
+            ("FED_BODY_TIMEOUT", self.body_timeout),
+            ("FED_HEADER_TIMEOUT", self.header_timeout),
+            ("FED_PUBLISH_TIMEOUT", self.publish_timeout),
+        ];
+        let zero_size = sizes.into_iter().find(|(_, size)| size.0 == 0).map(|(name, _)| name);
+        let zero_span = spans.into_iter().find(|(_, span)| span.get().is_zero()).map(|(name, _)| name);
+        if let Some(name) = zero_size.or(zero_span) {
+            return Err(ConfigError::new(name, "must be above zero"));
         }
         if self.headers_max.0 > HEADERS_MAX_HIGHEST {
             return Err(ConfigError::new(
