@@ -193,6 +193,12 @@ impl Instance {
         self.shared.state().seen.len()
     }
 
+    /// How many requests it works on now.
+    #[must_use]
+    pub fn in_progress(&self) -> usize {
+        self.shared.state().in_progress.values().sum()
+    }
+
     /// How many different activities it accepted, over all lanes.
     #[must_use]
     pub fn accepted(&self) -> usize {

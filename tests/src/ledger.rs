@@ -44,13 +44,19 @@ impl Ledger {
     /// Enters an activity that is about to be sent for the first time.
     #[must_use]
     pub fn begin(&self, lane: &str, id: &str, body: &[u8]) -> Entry {
+        self.begin_at(Instant::now(), lane, id, body)
+    }
+
+    /// Enters an activity whose first try went out at `first_sent`.
+    #[must_use]
+    pub fn begin_at(&self, first_sent: Instant, lane: &str, id: &str, body: &[u8]) -> Entry {
         let mut entries = self.entries();
         entries.push(Submission {
             id: id.to_owned(),
             lane: lane.to_owned(),
             body_sha256: sha256_hex(body),
             fingerprints: Vec::new(),
-            first_sent: Instant::now(),
+            first_sent,
             accepted: None,
             last_status: 0,
         });

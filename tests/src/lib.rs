@@ -19,6 +19,7 @@ pub mod instance;
 pub mod keys;
 pub mod ledger;
 pub mod link;
+pub mod load;
 pub mod message;
 pub mod otlp_sink;
 pub mod pipeline;

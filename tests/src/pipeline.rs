@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use async_nats::jetstream::stream;
 
 use crate::broker::{self, Broker};
 use crate::check::Report;
@@ -319,10 +320,15 @@ impl Pipeline {
         Sender::new(source, destination, self.front, &self.keys, &self.ledger)
     }
 
+    /// What the broker says of the inbox stream; `None` while it can't be asked.
+    pub async fn stream(&self) -> Option<stream::Info> {
+        let jetstream = self.broker.jetstream().await.ok()?;
+        jetstream.get_stream(INBOX_STREAM).await.ok()?.get_info().await.ok()
+    }
+
     /// How many messages lie in the inbox stream; `None` while it can't be asked.
     pub async fn depth(&self) -> Option<u64> {
-        let jetstream = self.broker.jetstream().await.ok()?;
-        Some(jetstream.get_stream(INBOX_STREAM).await.ok()?.get_info().await.ok()?.state.messages)
+        Some(self.stream().await?.state.messages)
     }
 
     /// Waits until all that was delivered is trimmed.

@@ -48,6 +48,16 @@ impl Service {
         Ok(Self { name: name.to_owned(), env, admin, log, own_group: false, _directory: directory, child: None })
     }
 
+    /// Another process of the same service: the same environment, but an admin listener and a log of its own. It does not
+    /// run yet.
+    ///
+    /// # Errors
+    /// As [`Service::new`].
+    pub fn twin(&self) -> anyhow::Result<Self> {
+        let env = self.env.iter().filter(|(name, _)| *name != "FED_ADMIN_LISTEN");
+        Self::new(&self.name, env.map(|(name, value)| (name.clone(), value.clone())))
+    }
+
     /// For a service that a person runs: its log stays at `log`, and Ctrl-C in the terminal does not reach it. In a test
     /// Ctrl-C had better reach all.
     #[must_use]
@@ -162,8 +172,16 @@ impl Service {
     /// # Errors
     /// It does not run, or not end in time.
     pub async fn terminate(&mut self, within: Duration) -> anyhow::Result<Option<i32>> {
-        signal(self.child.as_ref().context("not running")?, Signal::SIGTERM)?;
+        self.ask_to_stop()?;
         self.wait_exit(within).await
+    }
+
+    /// SIGTERM, and does not wait.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn ask_to_stop(&self) -> anyhow::Result<()> {
+        signal(self.child.as_ref().context("not running")?, Signal::SIGTERM)
     }
 
     /// Waits until it ends of itself, and says the exit code (`None`: by a signal).

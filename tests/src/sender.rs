@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -183,9 +183,10 @@ impl Sender {
     /// What happens on the connection.
     pub async fn try_once(&mut self, activity: &Activity) -> io::Result<Response> {
         let message = self.signed(activity);
+        let sent = Instant::now();
         let response = self.exchange(&message).await?;
         if response.status < 300 {
-            let entry = self.ledger.begin(&self.lane(), &activity.id, &activity.body);
+            let entry = self.ledger.begin_at(sent, &self.lane(), &activity.id, &activity.body);
             self.ledger.sending(entry, &message);
             self.ledger.answered(entry, response.status);
         }

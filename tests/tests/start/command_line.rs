@@ -1,0 +1,84 @@
+//! `--help`, `--version`, and words that nobody knows.
+
+use std::collections::BTreeMap;
+
+use crate::process::{Taken, right, run};
+
+const NATS: &str = "NATS_URL=nats://127.0.0.1:4222 NATS_USER? NATS_PASSWORD? NATS_CREDS_FILE? NATS_CA_FILE? NATS_INBOX_PREFIX? \
+    NATS_MONITOR_URL? NATS_CONNECT_TIMEOUT=30s FED_STREAMS=create FED_STREAM_REPLICAS=1";
+
+const COMMON: &str = "FED_SHUTDOWN_GRACE=20s LOG_FORMAT? LOG_LEVEL=info,async_nats=warn OTEL_EXPORTER_OTLP_ENDPOINT? \
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT? OTEL_SDK_DISABLED=false OTEL_TRACES_EXPORTER=otlp OTEL_SERVICE_NAME? \
+    OTEL_RESOURCE_ATTRIBUTES? OTEL_EXPORTER_OTLP_HEADERS? OTEL_TRACES_SAMPLER? OTEL_TRACES_SAMPLER_ARG? \
+    OTEL_BSP_SCHEDULE_DELAY?";
+
+const INBOX_RECEIVER: &str = "FED_LISTEN=127.0.0.1:8080 FED_ADMIN_LISTEN=127.0.0.1:9090 FED_SOURCES! FED_DESTINATIONS! \
+    FED_LANES_MAX=1000 FED_INBOX_PATHS=*/inbox FED_PUBLIC_SCHEME=https HTTP_ALLOWED_IPS? HTTP_TRUSTED_PROXIES? \
+    FED_OPEN_FRONT=no FED_ACTIVITY_WITHOUT_ID=refuse FED_BODY_MAX=1MiB FED_HEADERS_MAX=16KiB FED_HEADER_COUNT_MAX=100 \
+    FED_INFLIGHT_BYTES=64MiB FED_PUBLISH_TIMEOUT=5s FED_BODY_TIMEOUT=10s FED_HEADER_TIMEOUT=30s FED_CONNECTIONS_MAX=1024 \
+    FED_RETRY_AFTER=10s FED_SIGNATURE_WINDOW=55m FED_LANE_MESSAGES_MAX=5000 FED_STREAM_BYTES_MAX=4GiB";
+
+const BATCH_SENDER: &str = "FED_ADMIN_LISTEN=127.0.0.1:9091 FED_SITE! FED_SENDER_ID? BATCH_RECEIVER_PROTOCOL=https \
+    BATCH_RECEIVER_DOMAIN! BATCH_RECEIVER_PATH=/batch HTTP_BATCH_AUTHORIZATION? HTTP_BATCH_SIZE=100 FED_BATCH_BYTES=1MiB \
+    HTTP_USER_AGENT=fedstream/0.1.0 FED_BATCH_COMPRESSION=zstd FED_ANSWER_TIMEOUT=30s FED_BACKOFF_MIN=500ms FED_BACKOFF_MAX=60s \
+    FED_RETRY_AFTER_MAX=5m FED_TRIM_INTERVAL=200ms FED_DISCOVERY_INTERVAL=500ms FED_LANE_IDLE=60s FED_LANES_MAX=1000";
+
+const BATCH_RECEIVER: &str = "FED_LISTEN=127.0.0.1:8081 FED_ADMIN_LISTEN=127.0.0.1:9092 FED_BATCH_PATH=/batch \
+    HTTP_BATCH_AUTHORIZATION? FED_OPEN_RECEIVER=no FED_DESTINATIONS! FED_INBOX_PATHS=*/inbox OVERRIDE_DESTINATION_PROTOCOL=https \
+    OVERRIDE_DESTINATION_DOMAIN? FED_BATCH_ITEMS_MAX=1000 FED_BATCH_BODY_MAX=64MiB FED_REQUEST_BODY_MAX=32MiB FED_BODY_MAX=1MiB \
+    FED_BODY_TIMEOUT=60s FED_DELIVERY_TIMEOUT=60s FED_SILENCE=10s FED_WAIT_MAX=20s FED_CONNECTIONS_MAX=1024 FED_BATCHES_MAX=1024 \
+    FED_INFLIGHT_BYTES=256MiB FED_MEMORY_ITEMS=4096 FED_LANES_MAX=1000 HTTP_ALLOWED_IPS? HTTP_TRUSTED_PROXIES?";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn help_lists_every_variable_with_its_default_and_meaning() {
+    for (service, tables) in [
+        ("inbox-receiver", vec![INBOX_RECEIVER, NATS, COMMON]),
+        ("batch-sender", vec![BATCH_SENDER, NATS, COMMON]),
+        ("batch-receiver", vec![BATCH_RECEIVER, COMMON]),
+    ] {
+        let ended = run(service, &["--help"], Vec::new()).await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{service}");
+        let expected: BTreeMap<String, String> =
+            tables.iter().flat_map(|table| table.split_ascii_whitespace()).map(entry).collect();
+        assert_eq!(listed(&ended.stdout), expected, "{service}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn version_and_unknown_words_need_no_settings() {
+    for service in ["inbox-receiver", "batch-sender", "batch-receiver"] {
+        let ended = run(service, &["--version"], Vec::new()).await;
+        let version = format!("{service} {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!((ended.code, ended.stdout, ended.stderr), (Some(0), version, String::new()));
+        for words in [&["--config"][..], &["start"], &["--help", "me"]] {
+            let ended = run(service, words, right(service, &Taken::new(), "nats://127.0.0.1:1")).await;
+            assert_eq!(ended.code, Some(64), "{ended:?}");
+            assert!(ended.line(service).contains(words[0]), "{ended:?}");
+        }
+    }
+}
+
+/// `NAME=default`, `NAME!` for required, `NAME?` for optional.
+fn entry(text: &str) -> (String, String) {
+    let (name, state) = match text.split_once('=') {
+        Some((name, default)) => (name, format!("default: {default}")),
+        None if text.ends_with('!') => (text.trim_end_matches('!'), "required".to_owned()),
+        None => (text.trim_end_matches('?'), "optional".to_owned()),
+    };
+    let secret = ["NATS_PASSWORD", "HTTP_BATCH_AUTHORIZATION", "OTEL_EXPORTER_OTLP_HEADERS"].contains(&name);
+    (name.to_owned(), if secret { format!("{state}, secret") } else { state })
+}
+
+/// Name and state of each variable; panics on one without a meaning below it.
+fn listed(help: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut lines = help.lines();
+    while let Some(line) = lines.next() {
+        let Some((name, state)) = line.strip_prefix("  ").and_then(|line| line.split_once(" (")) else { continue };
+        let meaning = lines.next().unwrap_or_default();
+        assert!(meaning.starts_with("      ") && meaning.trim().len() > 5, "{name}: {meaning:?}");
+        let repeated = found.insert(name.to_owned(), state.trim_end_matches(')').to_owned());
+        assert_eq!(repeated, None, "{name} is there twice");
+    }
+    found
+}
