@@ -32,7 +32,7 @@ use tokio::time::Instant;
 pub use config::{Config, SERVICE};
 
 /// How often the stream's configuration is looked at again.
-const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why the service can't run.
 #[derive(Debug, thiserror::Error)]

@@ -232,7 +232,6 @@ impl SendWindow {
             Final::Rejected => State::Rejected,
         };
         self.gate_is_proven();
-        self.batch_items = self.limits.batch_items.max(1);
         self.backoff.progressed();
         self.raise_floor();
     }
@@ -248,7 +247,10 @@ impl SendWindow {
             self.gate_is_proven();
         }
         match end {
-            End::Done if !unanswered && self.gate.is_some() => {}
+            // Back to the full size one by one: each batch that is too large again costs a crossing.
+            End::Done if !unanswered && self.gate.is_some() => {
+                self.batch_items = (self.batch_items + 1).min(self.limits.batch_items.max(1));
+            }
             End::NewGate(gate) => {
                 if self.gate_unproven {
                     self.backoff.failed(now, None, jitter);

@@ -189,6 +189,25 @@ fn a_batch_that_is_too_large_is_halved_until_it_is_one_item() {
 }
 
 #[test]
+fn after_a_batch_that_was_too_large_batches_grow_one_by_one() {
+    let mut window = ready(&[10, 13, 14, 15, 16]);
+    let mut sizes = vec![];
+    let refused = post(&mut window, 0);
+    end(&mut window, 0, refused.post, End::TooLarge);
+    for now in [0, 1000, 2000] {
+        let batch = post(&mut window, now);
+        sizes.push(batch.items.len());
+        for seq in seqs(&batch) {
+            outcome(&mut window, batch.post, seq, Final::Delivered);
+        }
+        end(&mut window, now, batch.post, End::Done);
+        assert!(matches!(window.poll(Moment(now)), Some(Action::Trim { .. })));
+        window.handle(Moment(now), Event::Trimmed { done: true });
+    }
+    assert_eq!((refused.items.len(), sizes), (3, vec![1, 2, 2]));
+}
+
+#[test]
 fn a_stale_owner_stops_for_good() {
     let mut window = ready(&[10]);
     let batch = post(&mut window, 0);
