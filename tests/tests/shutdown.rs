@@ -126,6 +126,19 @@ async fn a_service_that_is_told_to_stop_while_the_broker_hangs_stops_within_its_
     both_go_on(pipeline, load).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_still_waits_for_its_first_broker_stops_when_it_is_told_to() {
+    let builder = short_of_grace().without(Which::InboxReceiver).without(Which::BatchSender);
+    let mut pipeline = builder.start().await.unwrap();
+    pipeline.broker.kill9();
+    for which in [Which::InboxReceiver, Which::BatchSender] {
+        let service = pipeline.service(which);
+        service.spawn().unwrap();
+        becomes_true("it tries", SOON, || service.log().contains("no broker yet")).await.unwrap();
+    }
+    both_stop_in_time(&mut pipeline).await;
+}
+
 /// Of the two services that know the broker.
 const SHORT_GRACE: Duration = Duration::from_secs(2);
 

@@ -70,6 +70,9 @@ impl Discovery {
         }
         match lanes::backlog(&self.shared.broker).await {
             Ok(backlog) => {
+                for lane in self.running.keys() {
+                    self.shared.registry.update(lane, |view| view.depth = 0); // an empty lane is not in the answer
+                }
                 for (subject, depth) in backlog {
                     self.found(&subject, depth, facts.created);
                 }

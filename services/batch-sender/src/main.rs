@@ -18,7 +18,10 @@ async fn start() -> Result<(), Failure> {
     let telemetry = telemetry::init(&SERVICE, &config.common.telemetry)?;
     let grace = config.common.shutdown_grace.get();
     let shutdown = shutdown::signal().map_err(Failure::other)?;
-    let connected = Broker::connect(config.broker(), SERVICE.name).await;
+    let connected = tokio::select! {
+        connected = Broker::connect(config.broker(), SERVICE.name) => connected,
+        () = shutdown.cancelled() => return Ok(()), // told to stop before there was a broker
+    };
     let broker = connected.map_err(|error| Failure { code: error.exit_code(), line: error.to_string() })?;
     let admin = cli::bind("FED_ADMIN_LISTEN", config.common.admin_listen).await?;
     let result = batch_sender::run(config, broker, admin, shutdown).await;
