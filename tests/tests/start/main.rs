@@ -4,6 +4,7 @@
 
 mod broker;
 mod command_line;
+mod deploy;
 mod process;
 mod settings;
 mod streams;
