@@ -194,6 +194,7 @@ impl Check for Config {
             ("FED_BACKOFF_MIN", self.backoff_min),
             ("FED_DISCOVERY_INTERVAL", self.discovery_interval),
             ("FED_LANE_IDLE", self.lane_idle),
+            ("FED_TRIM_INTERVAL", self.trim_interval),
         ];
         let zero_count = counts.into_iter().find(|(_, count)| *count == 0).map(|(name, _)| name);
         let zero_span = spans.into_iter().find(|(_, span)| span.get().is_zero()).map(|(name, _)| name);

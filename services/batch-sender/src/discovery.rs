@@ -7,12 +7,13 @@ use std::time::Duration;
 use fedstream_jetstream::{StreamState, lanes};
 use fedstream_lane::Lane;
 use fedstream_service::readiness::Readiness;
+use fedstream_service::shutdown::CancellationToken;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 
 use crate::lane::{self, Shared};
 
-/// Warnings about what is no lane, or one too many, are given once a subject, for at most this many.
+/// Warnings about what is no lane are given once a subject, for at most this many.
 const WARNED_MAX: usize = 1_000;
 
 /// The lanes of this process, and the tasks that carry them.
@@ -23,13 +24,23 @@ pub struct Discovery {
     tasks: JoinSet<()>,
     running: HashMap<Lane, Id>,
     warned: HashSet<String>,
+    /// Lanes beyond FED_LANES_MAX, at the last look.
+    waiting: usize,
 }
 
 impl Discovery {
     /// Knows no lane yet.
     #[must_use]
     pub fn new(shared: Arc<Shared>, stream: watch::Receiver<StreamState>, readiness: Readiness) -> Self {
-        Self { shared, stream, readiness, tasks: JoinSet::new(), running: HashMap::new(), warned: HashSet::new() }
+        Self {
+            shared,
+            stream,
+            readiness,
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            warned: HashSet::new(),
+            waiting: 0,
+        }
     }
 
     /// Looks for lanes until the service leaves, then waits for the lanes to drain, at most `grace`.
@@ -41,14 +52,27 @@ impl Discovery {
                 () = self.look() => {}
                 () = drain.cancelled() => {} // a question to a broker that is away would take seconds of the grace
             }
+            self.pause(&drain).await;
+        }
+        let all = async {
+            while let Some(ended) = self.tasks.join_next_with_id().await {
+                self.ended(&ended);
+            }
+        };
+        tokio::time::timeout(grace, all).await.is_ok()
+    }
+
+    /// The whole interval, however many lanes end meanwhile: a lane that can't be carried must not become a hot loop.
+    async fn pause(&mut self, drain: &CancellationToken) {
+        let interval = tokio::time::sleep(self.shared.config.discovery_interval.get());
+        tokio::pin!(interval);
+        loop {
             tokio::select! {
-                () = tokio::time::sleep(self.shared.config.discovery_interval.get()) => {}
-                () = drain.cancelled() => {}
+                () = &mut interval => return,
+                () = drain.cancelled() => return,
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.ended(&ended),
             }
         }
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        tokio::time::timeout(grace, all).await.is_ok()
     }
 
     async fn look(&mut self) {
@@ -62,7 +86,6 @@ impl Discovery {
             self.readiness.not_ready("stream", format!("{state:?}"));
             return;
         };
-        self.readiness.ready("stream", "present and fit");
         let troubled = self.shared.registry.in_trouble();
         self.readiness.note("lanes", (troubled > 0).then(|| format!("{troubled} lanes do not move, see /lanes")));
         if !connected {
@@ -73,11 +96,15 @@ impl Discovery {
                 for lane in self.running.keys() {
                     self.shared.registry.update(lane, |view| view.depth = 0); // an empty lane is not in the answer
                 }
+                self.waiting = 0;
                 for (subject, depth) in backlog {
                     self.found(&subject, depth, facts.created);
                 }
+                self.readiness.ready("stream", "present and fit");
+                let waiting = format!("{} lanes wait: FED_LANES_MAX lanes are carried already", self.waiting);
+                self.readiness.note("waiting lanes", (self.waiting > 0).then_some(waiting));
             }
-            Err(error) => tracing::debug!(%error, "the lanes are not known now"),
+            Err(error) => self.readiness.not_ready("stream", format!("the lanes are not known: {error}")),
         }
     }
 
@@ -91,7 +118,8 @@ impl Discovery {
                 return;
             }
             if self.running.len() >= self.shared.config.lanes_max.get() {
-                return self.warn_once(subject, "the lane waits: FED_LANES_MAX lanes are carried already");
+                self.waiting += 1;
+                return;
             }
             let carried = self.tasks.spawn(lane::carry(Arc::clone(&self.shared), lane.clone(), created));
             self.running.insert(lane.clone(), carried.id());
@@ -107,7 +135,13 @@ impl Discovery {
                 error.id()
             }
         };
-        self.running.retain(|_, running| *running != id);
+        self.running.retain(|lane, running| {
+            let stays = *running != id;
+            if !stays {
+                self.shared.registry.remove(lane);
+            }
+            stays
+        });
     }
 
     fn warn_once(&mut self, subject: &str, why: &str) {

@@ -41,6 +41,13 @@ impl Held {
         self.item.as_ref().ok().map(BatchItem::size_hint)
     }
 
+    /// What the message takes in memory.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        let headers: usize = self.message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        headers + self.message.payload.len()
+    }
+
     /// Begins an attempt: a span that continues the activity's trace, and the item that carries the trace on.
     #[must_use]
     pub fn begin(&mut self, lane: &Lane) -> Option<(BatchItem, Span)> {

@@ -13,7 +13,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fedstream_jetstream::{Broker, Created, Publisher, definitions, epochs, purge};
+use fedstream_jetstream::{Broker, Created, Publisher, definitions, epochs, identity, purge};
 use fedstream_lane::{
     Action, Answer, Batch, End, Epoch, Event, Final, GateId, Lane, Moment, ParkReason, PostId, SendWindow, Seq,
     StopReason,
@@ -96,26 +96,33 @@ impl Shared {
 enum Released {
     /// Nothing came for a while, or the service leaves.
     Done,
-    /// The stream is another one.
-    MadeAnew,
-    /// A later owner is known.
-    Stale(Epoch),
+    /// Sequences mean something else now.
+    Anew(String),
+    /// A later owner is known. `proven`: this one had outcomes before.
+    Stale { known: Epoch, proven: bool },
 }
 
 /// Carries a lane of the stream that was created at `created`, until it is idle, the service leaves, or the stream is
 /// another one.
 pub async fn carry(shared: Arc<Shared>, lane: Lane, created: Created) {
     let mut at_least = Epoch(0);
+    let mut retaken = false;
     loop {
-        let Some(epoch) = take_epoch(&shared, &lane, at_least).await else { break };
+        let Some(epoch) = take_epoch(&shared, &lane, at_least).await else { return };
         let owner = Owner::new(Arc::clone(&shared), lane.clone(), created, epoch);
         match Box::pin(owner.run()).await {
-            Released::Done => break,
-            Released::MadeAnew => {
-                tracing::warn!(%lane, %epoch, "the stream was made anew: this owner lets the lane go");
-                break; // the next discovery starts it again, on the new stream
+            Released::Done => return,
+            Released::Anew(why) => {
+                tracing::warn!(%lane, %epoch, why, "the lane is let go, and starts again under a new epoch");
+                return; // the next discovery starts it again
             }
-            Released::Stale(known) => {
+            // Never accepted: our clock is behind and the entry of the last epoch has expired. Once, that is all there is.
+            Released::Stale { known, proven: false } if !retaken => {
+                tracing::warn!(%lane, %epoch, %known, "stale epoch: the clock is behind the lane's last epoch");
+                at_least = Epoch(known.0.saturating_add(1));
+                retaken = true;
+            }
+            Released::Stale { known, .. } => {
                 let retake_s = RETAKE_AFTER.as_secs();
                 let why = "another batch-sender took the lane";
                 tracing::error!(%lane, %epoch, %known, retake_s, why, "stale epoch: this owner stops posting the lane");
@@ -125,23 +132,20 @@ pub async fn carry(shared: Arc<Shared>, lane: Lane, created: Created) {
                 at_least = Epoch(known.0.saturating_add(1));
                 tokio::select! {
                     () = tokio::time::sleep(RETAKE_AFTER) => {}
-                    () = shared.drain.cancelled() => break,
+                    () = shared.drain.cancelled() => return,
                 }
             }
         }
     }
-    shared.registry.remove(&lane);
 }
 
 /// One compare-and-set; none when the service leaves before it succeeds.
 async fn take_epoch(shared: &Shared, lane: &Lane, at_least: Epoch) -> Option<Epoch> {
+    let mut trouble = Trouble::none(lane, &shared.registry);
     loop {
         match epochs::take(&shared.broker, &lane.key(), &shared.sender_id, at_least).await {
             Ok(epoch) => return Some(epoch),
-            Err(error) => {
-                tracing::warn!(%lane, %error, "no epoch yet: the lane stands");
-                shared.registry.update(lane, |view| view.trouble = Some(format!("no epoch yet: {error}")));
-            }
+            Err(error) => trouble.failed(0, format!("no epoch yet: {error}")),
         }
         tokio::select! {
             () = tokio::time::sleep(EPOCH_RETRY_AFTER) => {}
@@ -155,6 +159,7 @@ enum Report {
     Outcome(PostId, Seq, Answer),
     Ended(PostId, Ended),
     Parked(Seq),
+    Trouble(String),
     Trimmed { count: u64, result: Result<u64, purge::Error> },
 }
 
@@ -172,6 +177,10 @@ struct Owner {
     reporter: mpsc::Sender<Report>,
     tasks: JoinSet<()>,
     trouble: Trouble,
+    /// The lane could not be read when it was tried last.
+    unread: bool,
+    /// It had an outcome: the far side has accepted its epoch.
+    proven: bool,
     /// A trim whose answer was lost may have happened: the next one may find less.
     trim_uncertain: bool,
     released: Option<Released>,
@@ -180,7 +189,7 @@ struct Owner {
 impl Owner {
     fn new(shared: Arc<Shared>, lane: Lane, created: Created, epoch: Epoch) -> Self {
         let (reporter, reports) = mpsc::channel(EVENTS_MAX);
-        let (subject, trouble) = (lane.subject(), Trouble::none(&lane));
+        let (subject, trouble) = (lane.subject(), Trouble::none(&lane, &shared.registry));
         shared.registry.update(&lane, |view| (view.epoch, view.trouble) = (epoch.0, None));
         Self {
             shared,
@@ -194,6 +203,8 @@ impl Owner {
             reporter,
             tasks: JoinSet::new(),
             trouble,
+            unread: false,
+            proven: false,
             trim_uncertain: false,
             released: None,
         }
@@ -233,12 +244,19 @@ impl Owner {
                 Some(report) = self.reports.recv() => self.take_in(report),
                 () = self.shared.drain.cancelled(), if !self.is_draining() => self.drain(),
                 () = sleep_until(wake_at), if wake_at.is_some() => {}
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => pass_a_panic_on(ended),
                 read = reading.next(), if has_room => match read {
                     Some(Reading::Message(message)) => {
                         busy_at = Instant::now();
                         self.read(message);
                     }
-                    Some(Reading::MadeAnew) | None => return Released::MadeAnew,
+                    Some(Reading::Trouble(cause)) => {
+                        busy_at = Instant::now(); // closed as idle, nobody would see it
+                        self.unread = true;
+                        self.trouble.failed(self.epoch.0, cause);
+                    }
+                    Some(Reading::Anew(why)) => return Released::Anew(why),
+                    None => return Released::Anew("the lane's reader ended badly".to_owned()),
                 },
                 () = tokio::time::sleep_until(busy_at + idle_after), if idle => return Released::Done,
             }
@@ -257,11 +275,14 @@ impl Owner {
     }
 
     fn read(&mut self, message: fedstream_jetstream::StoredMessage) {
+        if std::mem::take(&mut self.unread) {
+            self.trouble.over(self.epoch.0);
+        }
         let held = Held::new(message);
         let event = match (&held.item, held.batch_bytes()) {
             (Err(why), _) => {
                 tracing::error!(lane = %self.lane, seq = held.seq.0, why, "a message can't be read: it will be parked");
-                Event::ReadUnreadable { seq: held.seq }
+                Event::ReadUnreadable { seq: held.seq, bytes: held.message_bytes() }
             }
             (Ok(_), bytes) => Event::Read { seq: held.seq, bytes: bytes.unwrap_or_default() },
         };
@@ -288,7 +309,9 @@ impl Owner {
                 Action::Park { seq, reason, attempts } => self.park(seq, reason, attempts),
                 Action::Trim { upto, count } => self.trim(upto, count),
                 Action::Stop(StopReason::Drained) => self.released = Some(Released::Done),
-                Action::Stop(StopReason::StaleEpoch { known }) => self.released = Some(Released::Stale(known)),
+                Action::Stop(StopReason::StaleEpoch { known }) => {
+                    self.released = Some(Released::Stale { known, proven: self.proven });
+                }
             }
         }
         if let Some(window) = &self.window {
@@ -368,7 +391,11 @@ impl Owner {
         let copy = park::Copy::new(&self.lane, self.created, held, reason, attempts);
         let (publisher, reporter) = (self.shared.publisher.clone(), self.reporter.clone());
         self.tasks.spawn(async move {
-            copy.store(publisher).await;
+            let trouble = |cause| {
+                let report = reporter.send(Report::Trouble(cause));
+                async { drop(report.await) } // refused only when the owner is gone
+            };
+            copy.store(publisher, trouble).await;
             drop(reporter.send(Report::Parked(seq)).await);
         });
     }
@@ -383,11 +410,14 @@ impl Owner {
     }
 
     fn take_in(&mut self, report: Report) {
-        while self.tasks.try_join_next().is_some() {} // what reported is done: let its slot go
         let event = match report {
             Report::Outcome(post, seq, answer) => self.outcome(post, seq, answer),
             Report::Ended(post, ended) => self.ended(post, ended),
-            Report::Parked(seq) => Event::Parked { seq },
+            Report::Parked(seq) => {
+                self.trouble.over(self.epoch.0);
+                Event::Parked { seq }
+            }
+            Report::Trouble(cause) => return self.trouble.failed(self.epoch.0, cause),
             Report::Trimmed { count, result } => self.trimmed(count, result),
         };
         let now = self.shared.now();
@@ -411,18 +441,17 @@ impl Owner {
                 held.rejection = Some(answer);
             }
         }
+        self.proven = true;
         self.trouble.over(self.epoch.0);
         self.shared.registry.update(&self.lane, |view| {
             view.settled += 1;
             view.rejected += u64::from(outcome == Final::Rejected);
-            view.trouble = None;
         });
         Event::Outcome { post, seq, outcome }
     }
 
     fn ended(&mut self, post: PostId, ended: Ended) -> Event {
         self.held.end_attempts("again");
-        let failures = self.window.as_ref().map_or(0, SendWindow::failures);
         match (ended.end, ended.cause) {
             (End::Done, None) => {}
             (End::NewGate(gate), _) => {
@@ -432,8 +461,7 @@ impl Owner {
             }
             (_, cause) => {
                 let cause = cause.unwrap_or_else(|| "the answer left activities out".to_owned());
-                self.trouble.failed(self.epoch.0, failures + 1, &cause);
-                self.shared.registry.update(&self.lane, |view| view.trouble = Some(cause));
+                self.trouble.failed(self.epoch.0, cause);
             }
         }
         Event::Ended { post, end: ended.end, jitter: fastrand::u16(0..=1000) }
@@ -447,11 +475,21 @@ impl Owner {
                 } else if purged < count && !self.trim_uncertain {
                     tracing::warn!(lane = %self.lane, count, purged, "less was purged than was settled: somebody else purged the lane");
                 }
-                self.trim_uncertain = false;
+                if std::mem::take(&mut self.trim_uncertain) {
+                    self.trouble.over(self.epoch.0);
+                }
+                Event::Trimmed { done: true }
+            }
+            // What was to be trimmed went with its stream.
+            Err(purge::Error::Identity(error @ identity::Error::MadeAnew { .. })) => {
+                self.released.get_or_insert(Released::Anew(error.to_string()));
+                Event::Trimmed { done: true }
+            }
+            Err(purge::Error::Identity(identity::Error::Missing { .. })) if self.is_draining() => {
                 Event::Trimmed { done: true }
             }
             Err(error) => {
-                tracing::warn!(lane = %self.lane, %error, "the lane could not be trimmed, and will be again");
+                self.trouble.failed(self.epoch.0, format!("what is settled can't be trimmed: {error}"));
                 self.trim_uncertain = true;
                 Event::Trimmed { done: false }
             }
@@ -463,6 +501,16 @@ impl Owner {
         self.shared.registry.update(&self.lane, |view| {
             (view.floor, view.held, view.failures) = (window.floor().0, window.len(), window.failures());
         });
+    }
+}
+
+/// A task that panicked reports nothing, and the window would wait for it for ever: the lane's own task ends with it, and
+/// discovery starts the lane again.
+fn pass_a_panic_on(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
     }
 }
 

@@ -20,6 +20,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A proxy on the way may close an idle connection after 60 s; ours goes first.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
+/// After the closing line: how long to wait for the end of the answer, so that the connection can be used again.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Longest refusal that is read, bytes.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
@@ -73,6 +76,9 @@ impl Link {
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            // One connection a POST: over HTTP/2 all lanes would share one, and its bound on streams would let the lanes of
+            // a destination that hangs starve the others.
+            .http1_only()
             .tcp_nodelay(true)
             .tcp_keepalive(Duration::from_secs(30))
             .redirect(reqwest::redirect::Policy::none())
@@ -153,15 +159,15 @@ impl Link {
     {
         let mut reader = AnswerReader::new(batch.items.iter().map(|item| item.seq));
         let mut closing = None;
-        loop {
-            let chunk = match tokio::time::timeout(self.answer_timeout, response.chunk()).await {
-                Err(_) => {
-                    return Ended::because(End::Lost, format!("no line of the answer for {:?}", self.answer_timeout));
-                }
-                Ok(Err(error)) => return Ended::because(End::Lost, chain(&error.without_url())),
-                Ok(Ok(chunk)) => chunk,
+        let lost = loop {
+            // After the closing line all is said: whatever happens to the connection then changes nothing.
+            let patience = if closing.is_some() { END_TIMEOUT } else { self.answer_timeout };
+            let chunk = match tokio::time::timeout(patience, response.chunk()).await {
+                Err(_) => break format!("no line of the answer for {patience:?}"),
+                Ok(Err(error)) => break chain(&error.without_url()),
+                Ok(Ok(None)) => break "the answer ended without its closing line".to_owned(),
+                Ok(Ok(Some(chunk))) => chunk,
             };
-            let Some(chunk) = chunk else { break };
             let mut outcomes = Vec::new();
             let result = reader.push(&chunk, |line| match line {
                 Line::Silence => {}
@@ -172,13 +178,10 @@ impl Link {
                 settle(seq, answer).await;
             }
             if let Err(error) = result {
-                return Ended::because(End::Lost, error.to_string());
+                break error.to_string();
             }
-        }
-        match closing {
-            Some(closing) => ended(closing),
-            None => Ended::because(End::Lost, "the answer ended without its closing line"),
-        }
+        };
+        closing.map_or_else(|| Ended::because(End::Lost, lost), ended)
     }
 
     /// An answer that isn't 200.
@@ -201,7 +204,7 @@ impl Link {
         let end = match (status, refusal.kind()) {
             (StatusCode::CONFLICT, RefusalKind::NewGate) => refusal.current_gate().map(End::NewGate),
             (StatusCode::CONFLICT, RefusalKind::StaleEpoch) => refusal.known_epoch().map(End::StaleEpoch),
-            (StatusCode::PAYLOAD_TOO_LARGE, _) => Some(End::TooLarge),
+            (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE, _) => Some(End::Unfit),
             (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) => {
                 Some(End::Overloaded { retry_after_ms })
             }

@@ -14,11 +14,16 @@ use crate::held::Held;
 /// How long the broker may take to ack a copy.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between two tries. The lane stands meanwhile: no floor passes an activity whose copy is not acked.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Between two tries, the first and the longest. The lane stands meanwhile: no floor passes an activity whose copy is
+/// not acked.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Longest text of an instance's answer that is kept, bytes: it stands in a header beside the original ones.
 const ANSWER_BYTES_MAX: usize = 4 * 1024;
+
+/// So much of the original's message id is enough to tell two apart: 16 hex digits of a hash.
+const ID_CHARS: usize = 16;
 
 /// Headers of the original that go along, in the order in which they are written.
 const ORIGINAL: [&str; 11] = [
@@ -48,8 +53,8 @@ pub struct Copy {
 impl Copy {
     /// The copy of this activity.
     ///
-    /// Its id is `<lane>.<stream created>.<sequence>.<reason>`: a stream made anew starts its sequences again, and
-    /// must not have its copies taken for repeats of the old one's.
+    /// Its id is `<lane>.<stream created>.<sequence>.<reason>.<message id>`: the sequences of a stream that was made anew
+    /// or restored come again, and their copies must not be taken for repeats of the earlier ones'.
     #[must_use]
     pub fn new(lane: &Lane, created: Created, held: &Held, reason: ParkReason, attempts: u32) -> Self {
         let mut headers: Vec<_> =
@@ -68,20 +73,24 @@ impl Copy {
         if let Err(why) = &held.item {
             headers.push(("Fed-Parked-Answer", printable(why)));
         }
-        let msg_id = format!("{}.{}.{}.{}", lane.key(), created.unix_micros(), held.seq, reason.as_str());
+        let original = held.message.headers.get(header::MSG_ID).unwrap_or_default();
+        let original: String = original.chars().filter(char::is_ascii_alphanumeric).take(ID_CHARS).collect();
+        let msg_id = format!("{}.{}.{}.{}.{original}", lane.key(), created.unix_micros(), held.seq, reason.as_str());
         Self { lane: lane.clone(), seq: held.seq, msg_id, headers, body: held.message.payload.clone() }
     }
 
-    /// Stores the copy; returns when it is acked.
-    pub async fn store(self, publisher: Publisher) {
+    /// Stores the copy; returns when it is acked. `trouble` hears of each try that failed.
+    pub async fn store<F: Future<Output = ()>>(self, publisher: Publisher, trouble: impl Fn(String) -> F) {
+        let mut pause = RETRY_MIN;
         loop {
             let result =
                 publisher.park(&self.lane, &self.msg_id, self.headers.clone(), self.body.clone(), ACK_TIMEOUT).await;
             match result {
                 Ok(_) => return,
                 Err(refused) => {
-                    tracing::error!(lane = %self.lane, seq = self.seq.0, %refused, "a copy can't be parked: the lane stands until it is");
-                    tokio::time::sleep(RETRY_AFTER).await;
+                    trouble(format!("the copy of sequence {} can't be parked: {refused}", self.seq)).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
                 }
             }
         }

@@ -1,9 +1,12 @@
-//! When to say that a lane does not move: at once, then now and then, and when it moves again.
+//! Why a lane does not move, where people look: on `/lanes` at once; in the log at once, then now and then, and when it
+//! moves again.
 
 use std::time::Duration;
 
 use fedstream_lane::Lane;
 use tokio::time::Instant;
+
+use crate::registry::Registry;
 
 /// A lane that stands is said so again after this long.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -12,6 +15,7 @@ const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Trouble {
     lane: Lane,
+    registry: Registry,
     since: Option<Instant>,
     said: Option<Instant>,
 }
@@ -19,27 +23,30 @@ pub struct Trouble {
 impl Trouble {
     /// No trouble yet.
     #[must_use]
-    pub fn none(lane: &Lane) -> Self {
-        Self { lane: lane.clone(), since: None, said: None }
+    pub fn none(lane: &Lane, registry: &Registry) -> Self {
+        Self { lane: lane.clone(), registry: registry.clone(), since: None, said: None }
     }
 
-    /// An attempt failed.
-    pub fn failed(&mut self, epoch: u64, failures: u32, cause: &str) {
+    /// Something that the lane needs failed.
+    pub fn failed(&mut self, epoch: u64, cause: impl Into<String>) {
+        let cause = cause.into();
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
         if self.said.is_none_or(|said| now - said >= SAY_AGAIN_AFTER) {
             self.said = Some(now);
             let stands_s = (now - since).as_secs();
-            tracing::warn!(lane = %self.lane, epoch, failures, stands_s, cause, "the lane does not move");
+            tracing::warn!(lane = %self.lane, epoch, stands_s, cause, "the lane does not move");
         }
+        self.registry.update(&self.lane, |view| view.trouble = Some(cause));
     }
 
-    /// Something was settled.
+    /// What failed works again.
     pub fn over(&mut self, epoch: u64) {
         if let Some(since) = self.since.take() {
             self.said = None;
             let stood_s = since.elapsed().as_secs();
             tracing::info!(lane = %self.lane, epoch, stood_s, "the lane moves again");
+            self.registry.update(&self.lane, |view| view.trouble = None);
         }
     }
 }

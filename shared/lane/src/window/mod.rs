@@ -52,7 +52,7 @@ struct Item {
 pub struct SendWindow {
     epoch: Epoch,
     limits: WindowLimits,
-    /// Items of the next batch; less than the limit while the far side calls batches too large.
+    /// Items of the next batch; less than the limit while the far side refuses larger ones.
     batch_items: usize,
     floor: Seq,
     last_read: Seq,
@@ -113,7 +113,9 @@ impl SendWindow {
             Event::Read { seq, bytes } => {
                 self.read(Item { seq, bytes, attempts: 0, state: State::Waiting });
             }
-            Event::ReadUnreadable { seq } => self.read(Item { seq, bytes: 0, attempts: 0, state: State::Unreadable }),
+            Event::ReadUnreadable { seq, bytes } => {
+                self.read(Item { seq, bytes, attempts: 0, state: State::Unreadable });
+            }
             Event::Outcome { post, seq, outcome } => self.outcome(post, seq, outcome),
             Event::Ended { post, end, jitter } => self.ended(now, post, end, jitter),
             Event::Parked { seq } => {
@@ -247,9 +249,10 @@ impl SendWindow {
             self.gate_is_proven();
         }
         match end {
-            // Back to the full size one by one: each batch that is too large again costs a crossing.
+            // Back to the full size by an eighth: each batch that is refused again costs a crossing.
             End::Done if !unanswered && self.gate.is_some() => {
-                self.batch_items = (self.batch_items + 1).min(self.limits.batch_items.max(1));
+                let grown = self.batch_items + (self.batch_items / 8).max(1);
+                self.batch_items = grown.min(self.limits.batch_items.max(1));
             }
             End::NewGate(gate) => {
                 if self.gate_unproven {
@@ -260,13 +263,13 @@ impl SendWindow {
                 self.gate_unproven = true;
             }
             End::StaleEpoch(known) => self.stop = Some(StopReason::StaleEpoch { known }),
-            End::TooLarge if self.batch_items > 1 => self.batch_items /= 2,
+            End::Unfit if self.batch_items > 1 => self.batch_items /= 2,
             End::Retry { retry_after_ms, .. }
             | End::Overloaded { retry_after_ms }
             | End::Refused { retry_after_ms } => {
                 self.backoff.failed(now, retry_after_ms, jitter);
             }
-            End::Done | End::TooLarge | End::Gap | End::Lost => self.backoff.failed(now, None, jitter),
+            End::Done | End::Unfit | End::Gap | End::Lost => self.backoff.failed(now, None, jitter),
         }
     }
 

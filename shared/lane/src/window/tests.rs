@@ -114,7 +114,7 @@ fn no_floor_passes_a_rejected_item_before_its_copy_is_acked() {
 #[test]
 fn an_unreadable_message_is_parked_as_the_head_and_holds_back_what_follows() {
     let mut window = ready(&[10]);
-    window.handle(Moment(0), Event::ReadUnreadable { seq: Seq(11) });
+    window.handle(Moment(0), Event::ReadUnreadable { seq: Seq(11), bytes: 10 });
     read(&mut window, &[12]);
     let batch = post(&mut window, 0);
     assert_eq!(seqs(&batch), [10]);
@@ -177,23 +177,23 @@ fn an_instance_that_is_down_after_a_new_gate_is_no_second_receiver() {
 }
 
 #[test]
-fn a_batch_that_is_too_large_is_halved_until_it_is_one_item() {
+fn a_batch_that_is_not_taken_is_halved_until_it_is_one_item() {
     let mut window = ready(&[10, 13, 14]);
     let batch = post(&mut window, 0);
-    end(&mut window, 0, batch.post, End::TooLarge);
+    end(&mut window, 0, batch.post, End::Unfit);
     let batch = post(&mut window, 0);
     assert_eq!(seqs(&batch), [10]);
-    end(&mut window, 0, batch.post, End::TooLarge);
-    assert_eq!(window.poll(Moment(0)), None, "a single item that is too large backs off");
+    end(&mut window, 0, batch.post, End::Unfit);
+    assert_eq!(window.poll(Moment(0)), None, "a single item that is not taken backs off");
     assert_eq!(window.failures(), 1);
 }
 
 #[test]
-fn after_a_batch_that_was_too_large_batches_grow_one_by_one() {
+fn after_a_batch_that_was_not_taken_batches_grow_again_slowly() {
     let mut window = ready(&[10, 13, 14, 15, 16]);
     let mut sizes = vec![];
     let refused = post(&mut window, 0);
-    end(&mut window, 0, refused.post, End::TooLarge);
+    end(&mut window, 0, refused.post, End::Unfit);
     for now in [0, 1000, 2000] {
         let batch = post(&mut window, now);
         sizes.push(batch.items.len());

@@ -31,6 +31,8 @@ pub enum Event {
     ReadUnreadable {
         /// Its sequence, above all that were read before.
         seq: Seq,
+        /// What it takes in memory.
+        bytes: usize,
     },
     /// An outcome line of a POST.
     Outcome {
@@ -87,9 +89,10 @@ pub enum End {
     NewGate(GateId),
     /// A later owner is known there.
     StaleEpoch(Epoch),
-    /// The batch is larger than the far side takes.
-    TooLarge,
-    /// The far side refused the batch for another reason (credential, format, destination, site).
+    /// The far side does not take the batch as it is: too large, or something in it that it refuses. Smaller batches
+    /// let the others through, and show which one it is.
+    Unfit,
+    /// The far side refused the batch for another reason (credential, site, something in between).
     Refused {
         /// What it asked for.
         retry_after_ms: Option<u64>,
