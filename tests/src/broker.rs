@@ -200,6 +200,32 @@ impl Broker {
         Ok(async_nats::jetstream::new(self.client().await?))
     }
 
+    /// A copy of the store, as a backup would have it. The broker must not run.
+    ///
+    /// # Errors
+    /// It runs, or the copy fails.
+    pub fn back_up(&self) -> anyhow::Result<TempDir> {
+        let backup = TempDir::with_prefix("fedstream-backup-")?;
+        self.copy(&self.store(), backup.path())?;
+        Ok(backup)
+    }
+
+    /// The store as it was when it was backed up. The broker must not run.
+    ///
+    /// # Errors
+    /// As [`Broker::back_up`].
+    pub fn restore(&self, backup: &TempDir) -> anyhow::Result<()> {
+        std::fs::remove_dir_all(self.store())?;
+        self.copy(backup.path(), &self.store())
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> anyhow::Result<()> {
+        anyhow::ensure!(self.child.is_none(), "the broker runs");
+        let copied = Command::new("cp").arg("-aT").arg(from).arg(to).status()?;
+        anyhow::ensure!(copied.success(), "cp of the store: {copied}");
+        Ok(())
+    }
+
     fn store(&self) -> PathBuf {
         self.options.store.clone().unwrap_or_else(|| self.directory.path().join("store"))
     }

@@ -4,6 +4,7 @@
 mod broker_away;
 mod hostile;
 mod inbox;
+mod lanes;
 mod limits;
 mod refusals;
 mod request;

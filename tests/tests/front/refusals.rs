@@ -231,7 +231,7 @@ async fn a_body_that_does_not_come_is_given_up_and_nothing_of_it_is_stored() {
     let inbox = Inbox::of(&pipeline.broker).await;
     let whole = good().to_bytes();
     let answer = http1::raw(pipeline.front(), &whole[..whole.len() - 1], PATIENCE).await.unwrap();
-    check_refusal("slow body", &answer, 408, "body-timeout");
+    assert_come_back(&answer, "body-timeout");
     assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
 
     // A body that ends early has nobody to be told; it must not be stored either.
@@ -242,6 +242,38 @@ async fn a_body_that_does_not_come_is_given_up_and_nothing_of_it_is_stored() {
     tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
     assert!(!rest.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&rest));
     assert_eq!(inbox.last().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_path_is_refused_where_all_paths_are_inboxes() {
+    let pipeline = front_only().env(Which::InboxReceiver, "FED_INBOX_PATHS", "*").start().await.unwrap();
+    let answer = good().target("*").send(pipeline.front()).await;
+    check_refusal("a target of *", &answer, 503, "not-an-inbox");
+    assert_eq!(good().target("/anything?x").send(pipeline.front()).await.status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_wrote_is_cut_before_it_is_told_or_traced() {
+    let long = "y".repeat(3000);
+    let roomy = front_only().env(Which::InboxReceiver, "FED_BODY_MAX", "64KiB");
+    let pipeline = roomy.traced().start().await.unwrap();
+    let answer = good().target(&format!("/{long}")).send(pipeline.front()).await;
+    check_refusal("a long target", &answer, 503, "not-an-inbox");
+    assert!(detail(&answer).len() < 300, "{answer:?}");
+
+    let body = format!(r#"{{"id":"{long}\n","type":"{long}","actor":"https://a.test/u/bob"}}"#);
+    let answer = good().body(body).send(pipeline.front()).await;
+    assert_eq!(answer.status, 204, "{answer:?}");
+    let traces = pipeline.traces.as_ref().unwrap();
+    let described = |span: &fedstream_tests::otlp_sink::Span| span.attributes.contains_key("activitypub.activity.id");
+    let both = |spans: &[_]| spans.iter().filter(|span| described(span)).count() == 2;
+    traces.until("the request's span and the publish", SOON, both).await.unwrap();
+    for span in traces.spans() {
+        assert!(span.attributes.values().all(|value| value.len() <= 1024), "{}", span.name);
+    }
+    let log = pipeline.inbox_receiver.log();
+    assert!(!log.contains(&long[..1025]), "nor is it logged");
+    assert!(log.contains("anyone can post as anyone") && log.contains("ten minutes"), "the open front is told: {log}");
 }
 
 /// 405 and the 503s about people and places: no Retry-After, for an operator has to act.

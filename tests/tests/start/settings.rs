@@ -13,7 +13,7 @@ const BATCH_SENDER: &str = "batch-sender";
 const BATCH_RECEIVER: &str = "batch-receiver";
 
 /// One variable of one service set to a value that it can't have.
-const WRONG: [(&str, &str, &str); 63] = [
+const WRONG: [(&str, &str, &str); 66] = [
     (INBOX_RECEIVER, "FED_LISTEN", "8080"),
     (INBOX_RECEIVER, "FED_SOURCES", "a.test,b..test"),
     (INBOX_RECEIVER, "FED_DESTINATIONS", "*.test"),
@@ -29,9 +29,12 @@ const WRONG: [(&str, &str, &str); 63] = [
     (INBOX_RECEIVER, "FED_BODY_TIMEOUT", "0s"),
     (INBOX_RECEIVER, "FED_HEADERS_MAX", "1GiB"),
     (INBOX_RECEIVER, "FED_HEADER_COUNT_MAX", "many"),
+    (INBOX_RECEIVER, "FED_HEADER_COUNT_MAX", "256"),
     (INBOX_RECEIVER, "FED_INFLIGHT_BYTES", "1KiB"),
     (INBOX_RECEIVER, "FED_PUBLISH_TIMEOUT", "soon"),
     (INBOX_RECEIVER, "FED_BODY_TIMEOUT", "-1"),
+    (INBOX_RECEIVER, "FED_BODY_TIMEOUT", "18446744073709551615"),
+    (INBOX_RECEIVER, "FED_SIGNATURE_WINDOW", "366days"),
     (INBOX_RECEIVER, "FED_HEADER_TIMEOUT", "1 fortnight"),
     (INBOX_RECEIVER, "FED_CONNECTIONS_MAX", "-1"),
     (INBOX_RECEIVER, "FED_RETRY_AFTER", "later"),
