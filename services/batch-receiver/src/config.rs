@@ -4,6 +4,7 @@
 //! credential has to be said in so many words.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use envconfig::Envconfig;
 use fedstream_lane::{GateLimits, InstanceName, MemoryLimits};
@@ -16,12 +17,17 @@ use fedstream_service::config::{
 use fedstream_service::paths::PathPattern;
 use http::uri::Authority;
 
+use crate::credential;
+
 /// What the headers of an activity may add to its body in a batch: the front door takes 16 KiB by default, and says
 /// itself when it is told to take more than this.
 const ITEM_HEADERS_BYTES: usize = 80 * 1024;
 
 /// Bytes of memory for each remembered outcome: an id and a status take about 200, a rejection up to 4 KiB more.
 const MEMORY_BYTES_PER_ITEM: usize = 512;
+
+/// A batch-sender gives up after 30 s without a line; what it hears may be some seconds old.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// The service and its variables.
 pub static SERVICE: Service = Service {
@@ -60,19 +66,38 @@ static VARIABLES: [Variable; 21] = [
     .optional(),
     Variable::new::<Count>("FED_BATCH_ITEMS_MAX", "1000", "activities in a batch").default("1000"),
     Variable::new::<Bytes>("FED_BATCH_BODY_MAX", "64MiB", "bytes of a batch, inflated").default("64MiB"),
-    Variable::new::<Bytes>("FED_REQUEST_BODY_MAX", "32MiB", "bytes of a batch, as sent").default("32MiB"),
-    Variable::new::<Bytes>("FED_BODY_MAX", "1MiB", "bytes of one activity").default("1MiB"),
+    Variable::new::<Bytes>(
+        "FED_REQUEST_BODY_MAX",
+        "32MiB",
+        "bytes of a batch, as sent; at least 80KiB above FED_BODY_MAX",
+    )
+    .default("32MiB"),
+    Variable::new::<Bytes>(
+        "FED_BODY_MAX",
+        "1MiB",
+        "bytes of one activity; must not be smaller than the inbox-receiver's FED_BODY_MAX",
+    )
+    .default("1MiB"),
     Variable::new::<Span>("FED_BODY_TIMEOUT", "60s", "time for a batch to arrive").default("60s"),
     Variable::new::<Span>("FED_DELIVERY_TIMEOUT", "60s", "time for the instance to answer one activity").default("60s"),
-    Variable::new::<Span>("FED_SILENCE", "10s", "a sign of life is sent after this long without an outcome")
-        .default("10s"),
+    Variable::new::<Span>(
+        "FED_SILENCE",
+        "10s",
+        "a sign of life is sent after this long without an outcome; at most 20s",
+    )
+    .default("10s"),
     Variable::new::<Span>("FED_WAIT_MAX", "20s", "how long a batch waits for an earlier one").default("20s"),
     Variable::new::<Count>("FED_CONNECTIONS_MAX", "1024", "open connections").default("1024"),
     Variable::new::<Count>("FED_BATCHES_MAX", "1024", "batches that are here at once; a lane has a few")
         .default("1024"),
     Variable::new::<Bytes>("FED_INFLIGHT_BYTES", "256MiB", "bytes of all batches that are here at once, inflated")
         .default("256MiB"),
-    Variable::new::<Count>("FED_MEMORY_ITEMS", "4096", "outcomes remembered for each lane").default("4096"),
+    Variable::new::<Count>(
+        "FED_MEMORY_ITEMS",
+        "4096",
+        "outcomes remembered for each lane; not below FED_BATCH_ITEMS_MAX",
+    )
+    .default("4096"),
     Variable::new::<Count>("FED_LANES_MAX", "1000", "lanes; a lane is one sending instance to one destination")
         .default("1000"),
 ];
@@ -184,6 +209,12 @@ impl Check for Config {
                 "is required: without it anybody could post as anybody; FED_OPEN_RECEIVER=yes allows that",
             ));
         }
+        if self.authorization.as_ref().is_some_and(|secret| !credential::is_secret(secret.expose())) {
+            return Err(ConfigError::new(
+                "HTTP_BATCH_AUTHORIZATION",
+                "has no secret in it: nothing is left without the word Bearer",
+            ));
+        }
         if self.domain.as_ref().is_some_and(|domain| domain.as_str().contains('@')) {
             return Err(ConfigError::new(
                 "OVERRIDE_DESTINATION_DOMAIN",
@@ -193,6 +224,16 @@ impl Check for Config {
         if self.batch_body_max.get() < self.body_max.get().saturating_add(ITEM_HEADERS_BYTES) {
             return Err(ConfigError::between(
                 "FED_BATCH_BODY_MAX and FED_BODY_MAX: a batch must have room for one activity and its headers",
+            ));
+        }
+        if self.request_body_max.get() < self.body_max.get().saturating_add(ITEM_HEADERS_BYTES) {
+            return Err(ConfigError::between(
+                "FED_REQUEST_BODY_MAX and FED_BODY_MAX: a batch, as sent, must have room for one activity and its headers (80KiB)",
+            ));
+        }
+        if self.memory_items < self.batch_items_max {
+            return Err(ConfigError::between(
+                "FED_MEMORY_ITEMS: is below FED_BATCH_ITEMS_MAX, so that a batch whose answer was lost would be repeated in part",
             ));
         }
         if self.inflight_bytes < self.batch_body_max || self.inflight_bytes < self.request_body_max {
@@ -208,6 +249,12 @@ impl Check for Config {
             if span.get().is_zero() {
                 return Err(ConfigError::new(name, "must be above zero"));
             }
+        }
+        if self.silence.get() > SILENCE_MAX {
+            return Err(ConfigError::new(
+                "FED_SILENCE",
+                "must be at most 20s: senders give up after 30s without a line",
+            ));
         }
         Ok(())
     }
@@ -256,6 +303,10 @@ mod tests {
         };
         assert!(with("FED_BATCH_BODY_MAX", "1MiB").contains("FED_BATCH_BODY_MAX and FED_BODY_MAX"));
         assert!(with("FED_INFLIGHT_BYTES", "16MiB").starts_with("FED_INFLIGHT_BYTES"));
+        assert!(with("FED_REQUEST_BODY_MAX", "1MiB").starts_with("FED_REQUEST_BODY_MAX and FED_BODY_MAX"));
+        assert!(with("FED_MEMORY_ITEMS", "999").starts_with("FED_MEMORY_ITEMS: is below FED_BATCH_ITEMS_MAX"));
+        assert!(with("FED_SILENCE", "21s").starts_with("FED_SILENCE: must be at most 20s"));
+        assert!(with("HTTP_BATCH_AUTHORIZATION", "Bearer ").starts_with("HTTP_BATCH_AUTHORIZATION: has no secret"));
         assert!(with("FED_SILENCE", "0").starts_with("FED_SILENCE: must be above zero"));
         assert!(with("FED_BATCH_PATH", "/{batch}").starts_with("FED_BATCH_PATH: "));
         assert!(with("OVERRIDE_DESTINATION_PROTOCOL", "ftp").starts_with("OVERRIDE_DESTINATION_PROTOCOL: "));

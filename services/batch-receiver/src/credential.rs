@@ -21,7 +21,7 @@ impl Credential {
     /// The secret as configured, with or without `Bearer ` in front: the existing batcher takes both.
     #[must_use]
     pub fn new(configured: Option<&str>) -> Self {
-        Self { secret: configured.map(|text| bearer(text.as_bytes()).unwrap_or(text.trim().as_bytes()).to_vec()) }
+        Self { secret: configured.map(|text| secret(text).to_vec()) }
     }
 
     /// Does the request bring it along? How long the comparison takes says nothing about where two secrets differ;
@@ -35,6 +35,18 @@ impl Credential {
             _ => false,
         }
     }
+}
+
+/// Is it a secret at all? `Bearer ${UNSET}` is none, and everybody would know it.
+#[must_use]
+pub fn is_secret(configured: &str) -> bool {
+    let secret = secret(configured);
+    !secret.is_empty() && !secret.eq_ignore_ascii_case(b"Bearer")
+}
+
+/// The configured text without its scheme.
+fn secret(configured: &str) -> &[u8] {
+    bearer(configured.as_bytes()).unwrap_or(configured.as_bytes().trim_ascii())
 }
 
 /// What follows `Bearer `; the scheme's name in any case (RFC 9110, section 11.1).
@@ -74,6 +86,16 @@ mod tests {
             }
             assert!(!allows(Some(configured), &[]));
             assert!(!allows(Some(configured), &["Bearer s3cret", "Bearer s3cret"]), "two are none");
+        }
+    }
+
+    #[test]
+    fn a_scheme_alone_is_no_secret() {
+        for text in ["", " ", "Bearer", "Bearer ", " bearer\t", "Bearer  Bearer"] {
+            assert!(!is_secret(text), "{text:?}");
+        }
+        for text in ["s3cret", "Bearer s3cret", "Bearers"] {
+            assert!(is_secret(text), "{text:?}");
         }
     }
 

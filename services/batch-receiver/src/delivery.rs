@@ -14,6 +14,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use crate::gates::AtInstance;
 use crate::parcel::Parcel;
 use crate::replay::Replay;
+use crate::room::Place;
 use crate::verdict::Verdict;
 
 /// What a batch's deliveries share.
@@ -29,6 +30,10 @@ pub struct Deliveries {
     pub lane: Lane,
     /// The batch's span.
     pub batch: Span,
+    /// What the batch holds, for as long as the visit or a delivery goes on: each activity is a part of the batch's
+    /// one buffer.
+    #[expect(dead_code, reason = "kept, never read")]
+    pub place: Arc<Place>,
 }
 
 impl Deliveries {
@@ -116,6 +121,7 @@ fn beginning(body: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::{Config, SERVICE};
+    use crate::room::{Full, Room};
     use bytes::Bytes;
     use fedstream_lane::{MsgId, Seq};
     use fedstream_service::config::{Environment, load_from};
@@ -142,28 +148,47 @@ mod tests {
         .expect("fit")
     }
 
+    fn deliveries(address: &str, place: Place) -> Deliveries {
+        let pairs = [
+            ("FED_OPEN_RECEIVER", "yes"),
+            ("FED_DESTINATIONS", "b.example"),
+            ("OVERRIDE_DESTINATION_PROTOCOL", "http"),
+        ];
+        let config: Config = load_from(&SERVICE, &Environment::from_pairs(&pairs)).expect("configuration");
+        Deliveries {
+            replay: Arc::new(Replay::new(&config).expect("a client")),
+            tasks: TaskTracker::new(),
+            address: address.parse().expect("an address"),
+            lane: Lane { destination: "b.example".parse().expect("name"), source: "a.example".parse().expect("name") },
+            batch: tracing::info_span!("batch"),
+            place: Arc::new(place),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_delivery_keeps_its_batchs_place() {
+        let instance = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let room = Room::new(1, 1);
+        let address = instance.local_addr().expect("address").to_string();
+        let deliveries = deliveries(&address, room.place().expect("room"));
+        let tasks = deliveries.tasks.clone();
+        drop(deliveries.begin(parcel(None), AtInstance::of_no_gate()));
+        drop(deliveries);
+        let (stream, _) = instance.accept().await.expect("a connection");
+        assert_eq!(room.place().err(), Some(Full), "its body is still here");
+        drop(stream);
+        tasks.close();
+        tokio::time::timeout(std::time::Duration::from_secs(20), tasks.wait()).await.expect("it ends");
+        assert!(room.place().is_ok());
+    }
+
     #[test]
     fn a_delivery_is_in_its_activitys_trace_and_linked_to_its_batch() {
         let exporter = InMemorySpanExporter::default();
         let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            let pairs = [
-                ("FED_OPEN_RECEIVER", "yes"),
-                ("FED_DESTINATIONS", "b.example"),
-                ("OVERRIDE_DESTINATION_PROTOCOL", "http"),
-            ];
-            let config: Config = load_from(&SERVICE, &Environment::from_pairs(&pairs)).expect("configuration");
-            let deliveries = Deliveries {
-                replay: Arc::new(Replay::new(&config).expect("a client")),
-                tasks: TaskTracker::new(),
-                address: Authority::from_static("lemmy:8536"),
-                lane: Lane {
-                    destination: "b.example".parse().expect("name"),
-                    source: "a.example".parse().expect("name"),
-                },
-                batch: tracing::info_span!("batch"),
-            };
+            let deliveries = deliveries("lemmy:8536", Room::new(1, 1).place().expect("room"));
             for traceparent in [Some(ACTIVITY), None] {
                 let parcel = parcel(traceparent);
                 let span = deliveries.span(&parcel);

@@ -14,12 +14,14 @@
 //! | meant for another life of this receiver; an owner replaced; another site | 409 |
 //! | a lane too many | 503 |
 //!
+//! A refused batch is read away first, within bounds, so that its sender hears why: see [`body`].
+//!
 //! Never 200 for a batch of which a part was not understood or not allowed. Every answer says which life of the
 //! receiver gave it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -34,6 +36,7 @@ use fedstream_wire::encoding::{self, Encoding};
 use fedstream_wire::v2::{self, ANSWER_CONTENT_TYPE, Batch, GATE_HEADER, Line, RefusalKind};
 use futures::StreamExt;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
@@ -42,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, field};
 
+use crate::body;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::credential::Credential;
@@ -50,6 +54,7 @@ use crate::gates::{self, Gates};
 use crate::replay::Replay;
 use crate::room::{Full, Place, Room};
 use crate::rules::{self, Rules};
+use crate::strangers::Strangers;
 use crate::visit::{BatchVisit, COME_BACK, Lines};
 
 /// Lines that wait for the sender to take them; an item more is not begun before one is taken.
@@ -72,6 +77,7 @@ pub struct Endpoint {
     replay: Arc<Replay>,
     clock: Clock,
     limits: Limits,
+    strangers: Strangers,
     /// Batches and deliveries that are under way.
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -108,6 +114,7 @@ impl Endpoint {
                 body_timeout: config.body_timeout.get(),
                 silence: config.silence.get(),
             },
+            strangers: Strangers::default(),
             tasks: TaskTracker::new(),
             stopping,
         }
@@ -128,17 +135,21 @@ impl Endpoint {
     /// Answers a request for the batch path.
     pub async fn answer(self: Arc<Self>, request: Request) -> Response {
         let span = self.span(&request);
-        let decided = self.decide(request, &span).instrument(span.clone()).await;
-        let response = decided.unwrap_or_else(|problem| {
-            let _entered = span.enter();
-            tell(&problem);
-            let status = problem.status;
-            let mut response = problem.into_response();
-            if status == StatusCode::UNAUTHORIZED {
-                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        let (parts, mut body) = request.into_parts();
+        let sender = self.check_sender(&parts);
+        let is_stranger = sender.is_err();
+        let decided = match sender {
+            Ok(()) => self.decide(&parts, &mut body, &span).instrument(span.clone()).await,
+            Err(problem) => Err(problem),
+        };
+        let response = match decided {
+            Ok(response) => response,
+            Err(problem) => {
+                span.in_scope(|| self.tell(&problem, is_stranger));
+                let most = if is_stranger { body::STRANGERS_BYTES_MAX } else { body::SENDERS_BYTES_MAX };
+                refusal(*problem, &parts.headers, body, most).await
             }
-            response
-        });
+        };
         span.record("http.response.status_code", i64::from(response.status().as_u16()));
         if response.status().is_server_error() {
             span.record("otel.status_code", "ERROR");
@@ -167,7 +178,7 @@ impl Endpoint {
             otel.name = format!("POST {}", request.uri().path()),
             otel.kind = "server",
             otel.status_code = field::Empty,
-            http.request.method = %request.method(),
+            http.request.method = known(request.method()),
             http.response.status_code = field::Empty,
             url.path = request.uri().path(),
             messaging.batch.message_count = field::Empty,
@@ -181,14 +192,15 @@ impl Endpoint {
         span
     }
 
-    async fn decide(&self, request: Request, span: &Span) -> Result<Response, Refused> {
-        if request.method() != Method::POST {
+    /// Is it one of our own senders? Until then it is a stranger.
+    fn check_sender(&self, request: &Parts) -> Result<(), Refused> {
+        if request.method != Method::POST {
             return Err(problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "batches are posted")
                 .allow("POST")
                 .into());
         }
-        self.check_client(&request)?;
-        if !self.credential.allows(request.headers()) {
+        self.check_client(request)?;
+        if !self.credential.allows(&request.headers) {
             return Err(problem(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
@@ -196,21 +208,24 @@ impl Endpoint {
             )
             .into());
         }
-        let encoding = check_type(request.headers())?;
+        Ok(())
+    }
+
+    async fn decide(&self, request: &Parts, body: &mut Body, span: &Span) -> Result<Response, Refused> {
+        let encoding = check_type(&request.headers)?;
         if self.stopping.is_cancelled() {
             return Err(overloaded("this receiver stops", COME_BACK));
         }
         let mut place = self.room.place().map_err(no_room)?;
-        let (parts, body) = request.into_parts();
-        let sent = self.receive(&parts.headers, body, &mut place).await?;
-        let whole = self.inflate(encoding, sent, &mut place).await?;
+        let sent = self.receive(&request.headers, body, &mut place).await?;
+        let (whole, place) = self.inflate(encoding, sent, place).await?;
         let batch = Batch::decode(&whole, self.limits.items).map_err(malformed)?;
         self.begin(batch, place, span)
     }
 
-    fn check_client(&self, request: &Request) -> Result<(), Refused> {
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-        let client = peer.and_then(|peer: SocketAddr| self.clients.client(peer, request.headers()));
+    fn check_client(&self, request: &Parts) -> Result<(), Refused> {
+        let peer = request.extensions.get::<Peer>().map(|peer| peer.0);
+        let client = peer.and_then(|peer: SocketAddr| self.clients.client(peer, &request.headers));
         if self.clients.allows(client) {
             return Ok(());
         }
@@ -220,7 +235,7 @@ impl Endpoint {
     }
 
     /// The body as sent. Its bytes find room as they come: what a header says about them is only a first look.
-    async fn receive(&self, headers: &HeaderMap, mut body: Body, place: &mut Place) -> Result<Bytes, Refused> {
+    async fn receive(&self, headers: &HeaderMap, body: &mut Body, place: &mut Place) -> Result<Bytes, Refused> {
         let most = self.limits.request_bytes;
         let too_large = || too_large(format!("the body is larger than {most} bytes (FED_REQUEST_BODY_MAX)"));
         let said = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -241,28 +256,30 @@ impl Endpoint {
         };
         timeout(self.limits.body_timeout, reading).await.unwrap_or_else(|_| {
             let detail = "the batch did not arrive within FED_BODY_TIMEOUT";
-            Err(problem(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail).close().into())
+            Err(problem(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail).into())
         })
     }
 
-    async fn inflate(&self, encoding: Encoding, sent: Bytes, place: &mut Place) -> Result<Bytes, Refused> {
+    /// The batch behind the body. A thread that inflates can't be stopped, so the turn and the place are its own
+    /// meanwhile: a client that goes takes away neither.
+    async fn inflate(&self, encoding: Encoding, sent: Bytes, mut place: Place) -> Result<(Bytes, Place), Refused> {
         let most = self.limits.batch_bytes;
         if encoding == Encoding::Identity {
             // Nothing to inflate, so nothing to copy either.
             return if sent.len() > most {
                 Err(not_inflated(encoding::Error::TooLarge { limit: most }))
             } else {
-                Ok(sent)
+                Ok((sent, place))
             };
         }
-        let _turn = self.room.turn_to_inflate().await;
-        let inflating = tokio::task::spawn_blocking(move || encoding.inflate(&sent, most));
-        let whole = match inflating.await {
-            Ok(whole) => whole.map_err(not_inflated)?,
-            Err(_) => return Err(overloaded("inflating the batch was interrupted", COME_BACK)),
-        };
-        place.hold(whole.len()).map_err(no_room)?;
-        Ok(whole.into())
+        let turn = self.room.turn_to_inflate().await;
+        let inflating = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let whole = encoding.inflate(&sent, most).map_err(not_inflated)?;
+            place.hold(whole.len()).map_err(no_room)?;
+            Ok((whole.into(), place))
+        });
+        inflating.await.unwrap_or_else(|_| Err(overloaded("inflating the batch was interrupted", COME_BACK)))
     }
 
     /// Lets an understood batch in: from here on its sender hears line by line.
@@ -290,6 +307,7 @@ impl Endpoint {
                 address: allowed.address,
                 lane: header.lane,
                 batch: span.clone(),
+                place: Arc::new(place),
             },
             clock: self.clock,
             stopping: self.stopping.clone(),
@@ -297,12 +315,44 @@ impl Endpoint {
             prev: header.prev,
             lines: Lines::new(sender, self.limits.silence),
         };
-        let visiting = async move {
-            visit.run(allowed.parcels).await;
-            drop(place);
-        };
-        self.tasks.spawn(visiting.instrument(span.clone()));
+        self.tasks.spawn(visit.run(allowed.parcels).instrument(span.clone()));
         Ok(streaming(receiver))
+    }
+
+    /// A refusal in the log. A new gate is how every sender begins, and no news.
+    fn tell(&self, problem: &Problem, is_stranger: bool) {
+        let (status, kind, detail) = (problem.status.as_u16(), problem.kind, &problem.detail);
+        let left_out = if is_stranger {
+            self.strangers.refused(kind, Instant::now())
+        } else {
+            (kind != RefusalKind::NewGate.as_str()).then_some(0)
+        };
+        match left_out {
+            None => tracing::debug!(status, kind, detail, "batch refused"),
+            Some(0) => tracing::warn!(status, kind, detail, "batch refused"),
+            Some(left_out) => tracing::warn!(status, kind, detail, left_out, "batch refused, others like it before"),
+        }
+    }
+}
+
+/// The refusal as an answer, once the body is out of its way.
+async fn refusal(mut problem: Problem, headers: &HeaderMap, mut body: Body, most: usize) -> Response {
+    let status = problem.status;
+    // A body that is late had its time.
+    problem.close =
+        status == StatusCode::REQUEST_TIMEOUT || !body::discard(&mut body, headers, most, body::DISCARD_TIMEOUT).await;
+    let mut response = problem.into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// A method as it may stand in a span: strangers can send any word (OpenTelemetry, HTTP spans, `http.request.method`).
+fn known(method: &Method) -> &str {
+    match method.as_str() {
+        name @ ("CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE") => name,
+        _ => "_OTHER",
     }
 }
 
@@ -349,15 +399,15 @@ fn overloaded(detail: &str, after: Duration) -> Refused {
 
 fn no_room(Full: Full) -> Refused {
     let detail = "no room for another batch (FED_BATCHES_MAX, FED_INFLIGHT_BYTES)";
-    problem(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(NO_ROOM_RETRY).close().into()
+    problem(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(NO_ROOM_RETRY).into()
 }
 
 fn too_large(detail: String) -> Refused {
-    problem(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail).close().into()
+    problem(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail).into()
 }
 
 fn broken_off(error: axum::Error) -> Refused {
-    problem(StatusCode::BAD_REQUEST, "body-incomplete", format!("the body broke off: {error}")).close().into()
+    problem(StatusCode::BAD_REQUEST, "body-incomplete", format!("the body broke off: {error}")).into()
 }
 
 fn not_inflated(error: encoding::Error) -> Refused {
@@ -408,12 +458,55 @@ fn not_admitted(error: gates::Error) -> Refused {
     .into()
 }
 
-/// A refusal in the log. A new gate is how every sender begins, and no news.
-fn tell(problem: &Problem) {
-    let (status, kind, detail) = (problem.status.as_u16(), problem.kind, &problem.detail);
-    if kind == RefusalKind::NewGate.as_str() {
-        tracing::debug!(status, kind, detail, "batch refused");
-    } else {
-        tracing::warn!(status, kind, detail, "batch refused");
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SERVICE;
+    use fedstream_service::config::{Environment, load_from};
+    use std::pin::pin;
+
+    fn endpoint(more: &[(&str, &str)]) -> Endpoint {
+        let mut pairs = vec![
+            ("FED_OPEN_RECEIVER", "yes"),
+            ("FED_DESTINATIONS", "b.example"),
+            ("OVERRIDE_DESTINATION_PROTOCOL", "http"),
+        ];
+        pairs.extend(more);
+        let config: Config = load_from(&SERVICE, &Environment::from_pairs(&pairs)).expect("configuration");
+        let (rules, replay) = (Rules::new(&config).expect("rules"), Replay::new(&config).expect("a client"));
+        Endpoint::new(&config, rules, replay, CancellationToken::new())
+    }
+
+    #[test]
+    fn a_client_that_goes_does_not_free_what_is_still_being_inflated() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let endpoint = endpoint(&[("FED_BATCHES_MAX", "1")]);
+            // The one thread is taken, so the batch is inflated when the test says so.
+            let (go, told) = std::sync::mpsc::channel::<()>();
+            let thread = tokio::task::spawn_blocking(move || told.recv().is_err());
+            let sent = Encoding::Gzip.compress(vec![b'x'; 4096]).1;
+            let place = endpoint.room.place().expect("room");
+            {
+                let mut inflating = pin!(endpoint.inflate(Encoding::Gzip, sent.into(), place));
+                assert!(futures::poll!(&mut inflating).is_pending(), "the client goes now");
+            }
+            assert_eq!(endpoint.room.place().err(), Some(Full));
+            drop(go);
+            assert!(thread.await.expect("the thread is free"));
+            let room = async {
+                while endpoint.room.place().is_err() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(20), room).await.expect("room again once it is inflated");
+        });
+    }
+
+    #[test]
+    fn a_method_that_nobody_knows_has_no_name_in_spans() {
+        for (method, name) in [("POST", "POST"), ("TRACE", "TRACE"), ("post", "_OTHER"), ("X-RANDOM-1", "_OTHER")] {
+            assert_eq!(known(&method.parse().expect("a token")), name);
+        }
     }
 }

@@ -167,6 +167,12 @@ pub struct AtInstance {
 }
 
 impl AtInstance {
+    /// For tests that have no gate.
+    #[cfg(test)]
+    pub fn of_no_gate() -> Self {
+        Self { gate: None }
+    }
+
     /// The item's final outcome, or none: it will be tried again.
     pub fn finish(mut self, answer: Option<Answer>) {
         if let Some(gate) = self.gate.take() {

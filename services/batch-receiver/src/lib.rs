@@ -14,6 +14,7 @@
 
 pub mod config;
 
+mod body;
 mod clock;
 mod credential;
 mod delivery;
@@ -23,6 +24,7 @@ mod parcel;
 mod replay;
 mod room;
 mod rules;
+mod strangers;
 mod verdict;
 mod visit;
 

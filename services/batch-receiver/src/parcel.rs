@@ -19,6 +19,9 @@ use http::{HeaderMap, HeaderValue};
 const NEVER_REPLAYED: [&str; 8] =
     ["connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
+/// What is kept of an activity's id, bytes: the inbox-receiver stores no more either.
+const ACTIVITY_ID_BYTES_MAX: usize = 1024;
+
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -29,7 +32,7 @@ pub struct Parcel {
     pub seq: Seq,
     /// The id under which it was stored.
     pub msg_id: MsgId,
-    /// Its own id, for people.
+    /// Its own id, for people; the beginning of a very long one.
     pub activity_id: String,
     /// The trace that it belongs to.
     pub traceparent: Option<String>,
@@ -62,7 +65,7 @@ impl Parcel {
     ///
     /// # Errors
     /// Names what can't be sent verbatim.
-    pub fn of(item: BatchItem) -> Result<Self, Error> {
+    pub fn of(mut item: BatchItem) -> Result<Self, Error> {
         // http cuts a fragment off without a word, hence the comparison.
         let target = PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(item.target.as_bytes()))
             .ok()
@@ -89,6 +92,8 @@ impl Parcel {
         }
         // Always said, also for an empty body, where hyper would say nothing.
         headers.insert(CONTENT_LENGTH, HeaderValue::from(item.body.len()));
+        item.activity_id.truncate(item.activity_id.floor_char_boundary(ACTIVITY_ID_BYTES_MAX));
+        item.activity_id.shrink_to_fit();
         Ok(Self {
             seq: item.seq,
             msg_id: item.msg_id,
@@ -170,6 +175,15 @@ mod tests {
         let parcel = Parcel::of(item("/inbox", &stored)).expect("fit");
         assert_eq!(parcel.headers.get_all("x-forwarded-proto").iter().collect::<Vec<_>>(), ["http"]);
         assert_eq!(parcel.headers.get_all("x-forwarded-host").iter().collect::<Vec<_>>(), ["x.example"]);
+    }
+
+    #[test]
+    fn a_very_long_activity_id_is_cut_at_a_character() {
+        let id =
+            |text: String| Parcel::of(BatchItem { activity_id: text, ..item("/inbox", &[]) }).expect("fit").activity_id;
+        assert_eq!(id("x".repeat(1024)), "x".repeat(1024));
+        assert_eq!(id("x".repeat(1025)), "x".repeat(1024));
+        assert_eq!(id("\u{20ac}".repeat(1000)), "\u{20ac}".repeat(341), "three bytes each");
     }
 
     #[test]

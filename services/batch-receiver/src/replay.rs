@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Config;
 use crate::parcel::Parcel;
-use crate::verdict::{Verdict, is_delivered, verdict};
+use crate::verdict::{Verdict, verdict};
 
 /// An instance may close an idle connection at 5 s (actix does); one that is closing is not used again.
 const POOL_IDLE: Duration = Duration::from_secs(3);
@@ -40,7 +40,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is read of an answer. The rest is dropped with its connection.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// The body of a 2xx changes nothing and is read only so that the connection can be used again.
+/// The body of anything but a rejection changes nothing and is read only so that the connection can be used again.
 const UNNEEDED_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A cause is a line for people.
@@ -108,9 +108,10 @@ impl Replay {
         };
         let (status, retry_after) = (response.status().as_u16(), header(&response, &RETRY_AFTER));
         let now = SystemTime::now();
-        if is_delivered(status) {
+        let decided = verdict(status, retry_after.as_deref(), b"", now);
+        if !decided.is_rejection() {
             drop(timeout(UNNEEDED_BODY_TIMEOUT, read(response.into_body())).await);
-            return verdict(status, retry_after.as_deref(), b"", now);
+            return decided;
         }
         match within(deadline, read(response.into_body())).await {
             Some(body) => verdict(status, retry_after.as_deref(), &body, now),

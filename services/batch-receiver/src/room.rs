@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many batches are inflated at once. What one of them needs is known only afterwards, so up to this many times
 /// the limit of a batch may be held beside the counted bytes.
@@ -14,7 +14,7 @@ const INFLATING_MAX: usize = 2;
 pub struct Room {
     batches: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    inflating: Semaphore,
+    inflating: Arc<Semaphore>,
 }
 
 /// No room now.
@@ -30,7 +30,7 @@ impl Room {
         Self {
             batches: Arc::new(semaphore(batches)),
             bytes: Arc::new(semaphore(bytes)),
-            inflating: semaphore(INFLATING_MAX),
+            inflating: Arc::new(semaphore(INFLATING_MAX)),
         }
     }
 
@@ -43,10 +43,10 @@ impl Room {
         Ok(Place { room: self.bytes.clone(), bytes: None, _batch: batch })
     }
 
-    /// Waits for a turn at inflating; it lasts for as long as the value is kept.
-    pub async fn turn_to_inflate(&self) -> Option<SemaphorePermit<'_>> {
+    /// Waits for a turn at inflating; it lasts for as long as the value is kept, by whoever inflates.
+    pub async fn turn_to_inflate(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed, so there always is a value.
-        self.inflating.acquire().await.ok()
+        self.inflating.clone().acquire_owned().await.ok()
     }
 }
 

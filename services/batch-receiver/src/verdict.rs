@@ -51,6 +51,12 @@ impl Verdict {
         }
     }
 
+    /// Is it refused for good? Only then does the answer's body matter: it says why.
+    #[must_use]
+    pub fn is_rejection(&self) -> bool {
+        self.answer().is_some_and(|answer| answer.outcome == Final::Rejected)
+    }
+
     /// Status of the instance.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
@@ -74,13 +80,8 @@ impl Verdict {
     }
 }
 
-/// Does the status alone decide, whatever becomes of the answer's body? An instance that said 2xx has it.
-#[must_use]
-pub fn is_delivered(status: u16) -> bool {
-    (200..300).contains(&status)
-}
-
-/// The table. `body` is as much of the answer as was read; `now` is for a Retry-After with a date.
+/// The table. The head alone decides, whatever becomes of the body: an instance that said 2xx has it, and one that said
+/// 503 says when to come back. `body` is as much of the answer as was read; `now` is for a Retry-After with a date.
 #[must_use]
 pub fn verdict(status: u16, retry_after: Option<&str>, body: &[u8], now: SystemTime) -> Verdict {
     let retry = |cause: String| Verdict::Retry {
@@ -131,7 +132,7 @@ mod tests {
             };
             assert_eq!(of(status).name(), expected, "{status}");
             assert_eq!(of(status).status(), Some(status));
-            assert_eq!(is_delivered(status), expected == "delivered");
+            assert_eq!(of(status).is_rejection(), expected == "rejected");
         }
     }
 

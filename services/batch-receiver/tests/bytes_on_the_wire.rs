@@ -4,6 +4,8 @@ mod support;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use fedstream_lane::Seq;
+use fedstream_wire::v2::{Closing, Line};
 use support::{DONE, Receiver, batch, delivered, listener, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -94,13 +96,7 @@ async fn a_redirect_is_not_followed_and_a_broken_rejection_is_no_rejection() -> 
         stream.write_all(answer.as_bytes()).await?;
         drop(stream);
         let line = reply.line().await?.context("a closing line")?;
-        assert!(
-            matches!(
-                line,
-                fedstream_wire::v2::Line::End(fedstream_wire::v2::Closing::Retry { status: Some(301 | 400), .. })
-            ),
-            "{line:?}"
-        );
+        assert!(matches!(line, Line::End(Closing::Retry { status: Some(301 | 400), .. })), "{line:?}");
     }
     Ok(())
 }
@@ -120,6 +116,24 @@ async fn an_accepted_activity_is_delivered_even_if_the_rest_of_the_answer_is_los
 }
 
 #[tokio::test]
+async fn a_retry_is_known_from_the_head_of_the_answer_even_if_its_body_never_comes() -> Result<()> {
+    let (instance, address) = listener().await?;
+    let receiver = Receiver::start(address, &[]).await?;
+    let gate = receiver.gate().await?;
+    for hangs in [false, true] {
+        let mut reply = receiver.post(&batch(Some(gate), 1, 0, &[1])).await?;
+        let (mut stream, _) = soon("a connection", instance.accept()).await??;
+        request(&mut stream, 1).await?;
+        stream.write_all(b"HTTP/1.1 503 Down\r\nretry-after: 7\r\ncontent-length: 9\r\n\r\nhalf").await?;
+        let _open = hangs.then_some(stream);
+        let cause = "the instance answered 503".to_owned();
+        let retry = Closing::Retry { seq: Seq(1), status: Some(503), retry_after_s: Some(7), cause };
+        assert_eq!(soon("the end of the batch", reply.lines()).await??, [Line::End(retry)], "hangs: {hangs}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_endless_answer_is_read_to_its_limit_only() -> Result<()> {
     let (instance, address) = listener().await?;
     let receiver = Receiver::start(address, &[]).await?;
@@ -131,7 +145,7 @@ async fn an_endless_answer_is_read_to_its_limit_only() -> Result<()> {
     soon("the receiver to hang up", async { while stream.write_all(&[b'x'; 16 * 1024]).await.is_ok() {} }).await?;
     let lines = reply.lines().await?;
     assert!(
-        matches!(&lines[..], [fedstream_wire::v2::Line::Outcome(_, answer), _] if answer.body.as_deref().map(str::len) == Some(4096)),
+        matches!(&lines[..], [Line::Outcome(_, answer), _] if answer.body.as_deref().map(str::len) == Some(4096)),
         "{lines:?}"
     );
     Ok(())

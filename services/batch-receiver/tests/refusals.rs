@@ -119,7 +119,9 @@ async fn what_cannot_be_replayed_as_it_is_is_400() -> Result<()> {
 #[tokio::test]
 async fn a_batch_over_a_limit_is_413() -> Result<()> {
     let plain = |receiver: &Receiver, batch: Batch| receiver.request(batch.encode());
-    refused(&[("FED_REQUEST_BODY_MAX", "64")], plain, 413, "too-large", "FED_REQUEST_BODY_MAX").await?;
+    let small = [("FED_BODY_MAX", "1KiB"), ("FED_REQUEST_BODY_MAX", "81KiB")];
+    let over = |receiver: &Receiver, _| receiver.request(vec![0; 81 * 1024 + 1]);
+    refused(&small, over, 413, "too-large", "FED_REQUEST_BODY_MAX").await?;
     refused(&[("FED_BATCH_ITEMS_MAX", "1")], plain, 413, "too-large", "at most 1").await?;
     let large = |receiver: &Receiver, batch| altered(receiver, batch, |item| item.body = vec![b'x'; 2000].into());
     refused(&[("FED_BODY_MAX", "1999")], large, 413, "too-large", "item 2: its body has 2000 bytes").await?;
@@ -216,6 +218,40 @@ async fn a_body_that_does_not_come_is_408() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_refused_batch_is_read_away_so_that_its_sender_hears_why() -> Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let instance = Instance::start().await?;
+    let receiver = Receiver::start(instance.address, &[("FED_REQUEST_BODY_MAX", "2MiB")]).await?;
+    // How much is sent, with which secret; the answer, and whether the connection is used further.
+    let cases: [(usize, &str, &str, bool); 4] = [
+        (3 << 20, "s3cret", "HTTP/1.1 413", true),
+        (5 << 20, "s3cret", "HTTP/1.1 413", false),
+        (64 << 10, "wrong", "HTTP/1.1 401", true),
+        (65 << 10, "wrong", "HTTP/1.1 401", false),
+    ];
+    for (bytes, secret, status, goes_on) in cases {
+        let mut stream = tokio::net::TcpStream::connect(receiver.address).await?;
+        let head = format!(
+            "POST /batch HTTP/1.1\r\nhost: x\r\ncontent-type: application/cbor-seq\r\nauthorization: Bearer {secret}\r\ncontent-length: {bytes}\r\n\r\n"
+        );
+        let mut answer = String::new();
+        let asking = async {
+            stream.write_all(head.as_bytes()).await?;
+            if goes_on {
+                // All of it before anything is read, as simple clients do.
+                stream.write_all(&vec![b'x'; bytes]).await?;
+                stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
+            }
+            stream.read_to_string(&mut answer).await
+        };
+        support::soon("the answer", asking).await??;
+        assert!(answer.starts_with(status), "{bytes}: {answer}");
+        assert_eq!(answer.contains("HTTP/1.1 404"), goes_on, "{bytes}: {answer}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_wrong_configuration_is_one_line_and_exit_code_64() -> Result<()> {
     let run = |pairs: &[(&str, &str)]| {
@@ -226,6 +262,11 @@ fn a_wrong_configuration_is_one_line_and_exit_code_64() -> Result<()> {
     let error = String::from_utf8(open.stderr)?;
     assert_eq!((open.status.code(), error.lines().count()), (Some(64), 1), "{error}");
     assert!(error.contains("HTTP_BATCH_AUTHORIZATION") && error.contains("FED_OPEN_RECEIVER=yes"), "{error}");
+
+    let scheme = run(&[("FED_DESTINATIONS", "b.example"), ("HTTP_BATCH_AUTHORIZATION", "Bearer ")])?;
+    let error = String::from_utf8(scheme.stderr)?;
+    assert_eq!((scheme.status.code(), error.lines().count()), (Some(64), 1), "{error}");
+    assert!(error.contains("HTTP_BATCH_AUTHORIZATION: has no secret in it"), "{error}");
 
     let secret = run(&[("HTTP_BATCH_AUTHORIZATION", "hunter\u{7}2")])?;
     let error = String::from_utf8(secret.stderr)?;
