@@ -162,6 +162,14 @@ impl Config {
         }
     }
 
+    /// The credential without its scheme. The existing batcher puts `Bearer ` in front where it is missing; its
+    /// operators' settings go on working.
+    #[must_use]
+    pub fn bearer_token(&self) -> Option<&str> {
+        let text = self.authorization.as_ref()?.expose().trim();
+        Some(text.strip_prefix("Bearer ").map_or(text, str::trim))
+    }
+
     /// Bounds of one lane's window: two batches, one in flight and one waiting behind it.
     #[must_use]
     pub fn window_limits(&self) -> WindowLimits {
@@ -206,6 +214,9 @@ impl Check for Config {
         }
         if HeaderValue::from_str(&self.user_agent).is_err() {
             return Err(ConfigError::new("HTTP_USER_AGENT", "has a character that an HTTP header can't carry"));
+        }
+        if self.bearer_token().is_some_and(|token| token.is_empty() || token.eq_ignore_ascii_case("bearer")) {
+            return Err(ConfigError::new("HTTP_BATCH_AUTHORIZATION", "has no secret in it, only the word Bearer"));
         }
         if self.authorization.as_ref().is_some_and(|secret| HeaderValue::from_str(secret.expose()).is_err()) {
             return Err(ConfigError::new(
@@ -265,6 +276,7 @@ mod tests {
             ("BATCH_RECEIVER_DOMAIN", "a b"),
             ("FED_BATCH_COMPRESSION", "lzma"),
             ("HTTP_BATCH_SIZE", "0"),
+            ("HTTP_BATCH_AUTHORIZATION", "Bearer "),
             ("FED_BATCH_BYTES", "0"),
             ("FED_DISCOVERY_INTERVAL", "0"),
             ("FED_BACKOFF_MAX", "1ms"),

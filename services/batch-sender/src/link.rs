@@ -84,12 +84,9 @@ impl Link {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;
-        let authorization = match &config.authorization {
+        let authorization = match config.bearer_token() {
             None => None,
-            Some(secret) => {
-                // The existing batcher puts `Bearer ` in front when it is missing; its operators' settings go on working.
-                let text = secret.expose().trim();
-                let token = text.strip_prefix("Bearer ").unwrap_or(text);
+            Some(token) => {
                 let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| Error::Authorization)?;
                 value.set_sensitive(true);
                 Some(value)
