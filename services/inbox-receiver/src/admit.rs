@@ -12,7 +12,7 @@ use fedstream_lane::{InstanceName, Lane};
 use fedstream_service::client_addr::ClientRules;
 use fedstream_service::context;
 use fedstream_service::paths::{self, PathPattern};
-use fedstream_wire::stored::{StoredActivity, message_id};
+use fedstream_wire::stored::{StoredActivity, label, message_id};
 use http::request::Parts;
 use http::{HeaderMap, Method};
 use time::OffsetDateTime;
@@ -81,6 +81,16 @@ impl Admission {
         }
     }
 
+    /// Counts a lane that holds something from before the start.
+    pub fn remember(&self, lane: &Lane) {
+        self.lanes.keep(lane);
+    }
+
+    /// Does the number of lanes have to be bounded here?
+    pub fn bounds_lanes(&self) -> bool {
+        self.lanes.bounded()
+    }
+
     /// Lanes that there may be.
     pub fn lanes_most(&self) -> usize {
         self.lanes.most()
@@ -104,13 +114,13 @@ impl Admission {
         let signing = signing.map(|name| self.lanes.source(name)).transpose()?;
         let target = headers::target(&request.uri);
         if !paths::is_inbox(&self.inbox_paths, target) {
-            return Err(Refusal::NotAnInbox(target.to_owned()));
+            return Err(Refusal::not_an_inbox(target));
         }
 
         // 415
         media_type(&request.headers)?;
 
-        // 413, 431; and 408 for a body that does not come. Bytes count as in flight (503) while they come.
+        // 413, 431; and 503 for a body that does not come. Bytes count as in flight (503) while they come.
         self.header_limits(request)?;
         let mut held = self.inflight.hold();
         let announced = body::announced(&request.headers);
@@ -134,23 +144,24 @@ impl Admission {
         // 503: no id, unless such activities are taken.
         let msg_id = message_id(&lane, request.method.as_str(), target, &bytes);
         let activity_id = match activity.id {
-            Some(id) => id,
+            Some(id) => label(&id),
             None if self.without_id == WithoutId::Accept => format!("urn:fedstream:{}", msg_id.as_str()),
             None => return Err(Refusal::NoId),
         };
+        let activity_type = activity.kind.as_deref().map(label); // both as long as a stranger likes, until here
 
         // (Signature verification, `signature-too-old`, a lane that is too old or paused: decided here, in later steps.)
 
         // 503: more lanes than `*` may make.
         self.lanes.open(&lane)?;
-        describe(&lane, &activity_id, activity.kind.as_deref());
+        describe(&lane, &activity_id, activity_type.as_deref());
 
         // 503: the broker's limits, and the broker. 204 only for what it acknowledged.
         let scheme = self.clients.scheme(peer, &request.headers).unwrap_or(self.public_scheme);
         let mut stored = StoredActivity {
             msg_id,
             activity_id,
-            activity_type: activity.kind,
+            activity_type,
             received_at: received,
             target: target.to_owned(),
             scheme: scheme.to_owned(),
@@ -165,8 +176,18 @@ impl Admission {
             stored.traceparent = Some(trace.traceparent);
             stored.tracestate = trace.tracestate;
         }
-        let duplicate = self.store.store(&lane, stored, answer_by).instrument(span).await?;
-        Ok(Admitted { lane, duplicate })
+        match self.store.store(&lane, stored, answer_by).instrument(span).await {
+            Ok(duplicate) => {
+                self.lanes.keep(&lane);
+                Ok(Admitted { lane, duplicate })
+            }
+            Err(refusal) => {
+                if refusal.is_surely_not_stored() {
+                    self.lanes.give_back(&lane);
+                }
+                Err(refusal)
+            }
+        }
     }
 
     fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Refusal> {

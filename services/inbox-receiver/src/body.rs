@@ -49,12 +49,27 @@ pub fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get("content-length")?.to_str().ok()?.trim().parse().ok()
 }
 
+/// What a request's headers say about its body, for when they are gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Rest {
+    announced: Option<u64>,
+    /// The client waits to be asked for it.
+    waits: bool,
+}
+
+impl Rest {
+    /// Of a request with these headers.
+    pub fn announced_by(headers: &HeaderMap) -> Self {
+        Self { announced: announced(headers), waits: headers.contains_key("expect") }
+    }
+}
+
 /// Reads what is left of a refused request's body and throws it away; false if it was too much or too slow.
 ///
 /// A connection that is closed with bytes unread is reset, and a reset can overtake the answer. So the body goes first,
 /// within bounds, unless the client waits to be asked for it.
-pub async fn discard(body: &mut Body, headers: &HeaderMap, most: usize, within: Duration) -> bool {
-    if headers.contains_key("expect") || announced(headers).is_some_and(|bytes| bytes > most as u64) {
+pub async fn discard(body: &mut Body, rest: Rest, most: usize, within: Duration) -> bool {
+    if rest.waits || rest.announced.is_some_and(|bytes| bytes > most as u64) {
         return false;
     }
     let deadline = Instant::now() + within;
@@ -95,10 +110,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_left_is_read_away_within_bounds() {
-        let none = HeaderMap::new();
-        assert!(discard(&mut Body::from(vec![7; 10]), &none, 10, SOON).await);
-        assert!(!discard(&mut Body::from(vec![7; 11]), &none, 10, SOON).await);
-        let waits = [("expect".parse().unwrap(), "100-continue".parse().unwrap())].into_iter().collect();
-        assert!(!discard(&mut Body::from(vec![7; 1]), &waits, 10, SOON).await);
+        let with = |name: &str, value: &str| {
+            Rest::announced_by(&[(name.parse().unwrap(), value.parse().unwrap())].into_iter().collect())
+        };
+        let none = Rest::announced_by(&HeaderMap::new());
+        assert!(discard(&mut Body::from(vec![7; 10]), none, 10, SOON).await);
+        assert!(!discard(&mut Body::from(vec![7; 11]), none, 10, SOON).await);
+        assert!(!discard(&mut Body::from(vec![7; 1]), with("expect", "100-continue"), 10, SOON).await);
+        assert!(!discard(&mut Body::from(vec![7; 1]), with("content-length", "11"), 10, SOON).await);
     }
 }

@@ -12,6 +12,7 @@ use fedstream_service::config::common::{self, CommonConfig};
 use fedstream_service::config::nats::{self, NatsConfig, Streams};
 use fedstream_service::config::{Bytes, Check, ConfigError, Count, List, NotA, Scheme, Span, Switch, Variable};
 use fedstream_service::paths::PathPattern;
+use fedstream_wire::v2::HTTP_HEADERS_MAX;
 
 /// Room for the headers of a stored message beside the body, in bytes: JetStream takes 64 KiB of them, and the
 /// protocol some more (DESIGN section 2).
@@ -48,7 +49,8 @@ static OWN: [Variable; 18] = [
     Variable::new::<Switch>(
         "FED_OPEN_FRONT",
         "yes",
-        "yes: run without HTTP_ALLOWED_IPS; signatures are not verified here, so anyone can post as anyone",
+        "yes: run without HTTP_ALLOWED_IPS; until signatures are verified here, anyone can post as anyone, and a forged \
+         copy of an activity suppresses the genuine one for ten minutes",
     )
     .default("no"),
     Variable::new::<WithoutId>(
@@ -57,7 +59,8 @@ static OWN: [Variable; 18] = [
         "refuse: 503, the sender keeps it; accept: stored under a generated id",
     )
     .default("refuse"),
-    Variable::new::<Bytes>("FED_BODY_MAX", "1MiB", "largest body").default("1MiB"),
+    Variable::new::<Bytes>("FED_BODY_MAX", "1MiB", "largest body; the batch-receiver's FED_BODY_MAX must not be smaller")
+        .default("1MiB"),
     Variable::new::<Bytes>("FED_HEADERS_MAX", "16KiB", "largest request line and headers together").default("16KiB"),
     Variable::new::<Count>("FED_HEADER_COUNT_MAX", "100", "most headers").default("100"),
     Variable::new::<Bytes>("FED_INFLIGHT_BYTES", "64MiB", "bodies held at once, being read or stored").default("64MiB"),
@@ -134,13 +137,17 @@ pub struct Config {
 /// Largest header bytes that can be stored: as JSON each may take two bytes, and JetStream takes 64 KiB in all.
 const HEADERS_MAX_HIGHEST: u64 = 24 * 1024;
 
+/// Most headers that a batch takes beside `host`, which HTTP/2 senders don't count among theirs.
+const HEADER_COUNT_MAX_HIGHEST: usize = HTTP_HEADERS_MAX - 1;
+
 impl Check for Config {
     fn check(&self) -> Result<(), ConfigError> {
         self.nats.check()?;
         if self.allowed_ips.is_none() && !self.open_front.is_on() {
             return Err(ConfigError::between(
                 "HTTP_ALLOWED_IPS: is required, for signatures are not verified here and anyone could post as anyone; \
-                 set it to the addresses of your senders or of your proxy, or say FED_OPEN_FRONT=yes",
+                 set it to the addresses of your senders (a proxy in front of you goes into HTTP_TRUSTED_PROXIES, or \
+                 everybody behind it may send), or say FED_OPEN_FRONT=yes",
             ));
         }
         let sizes = [
@@ -164,6 +171,15 @@ impl Check for Config {
                 format_args!("{} is above 24KiB, which is all that fits beside an activity", self.headers_max),
             ));
         }
+        if self.header_count_max.get() > HEADER_COUNT_MAX_HIGHEST {
+            return Err(ConfigError::new(
+                "FED_HEADER_COUNT_MAX",
+                format_args!(
+                    "{} is above {HEADER_COUNT_MAX_HIGHEST}: no batch-receiver takes an activity with more",
+                    self.header_count_max
+                ),
+            ));
+        }
         if self.inflight_bytes < self.body_max {
             return Err(ConfigError::between(format_args!(
                 "FED_INFLIGHT_BYTES: {} is below FED_BODY_MAX ({}): the largest activity would be refused for ever",
@@ -181,6 +197,17 @@ impl Config {
             allowed: self.allowed_ips.as_ref().map(|list| list.0.clone()),
             trusted: self.trusted_proxies.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
         }
+    }
+
+    /// May every address send?
+    pub fn is_open(&self) -> bool {
+        self.allowed_ips.is_none()
+    }
+
+    /// Is an address allowed that a proxy would have, and no proxy named? Then whoever reaches the proxy may send.
+    pub fn allows_an_untrusted_proxy(&self) -> bool {
+        let private = |list: &List<Network>| list.0.iter().any(|network| network.is_private());
+        self.trusted_proxies.is_none() && self.allowed_ips.as_ref().is_some_and(private)
     }
 
     /// The largest message that may have to be stored, headers included.
@@ -286,6 +313,20 @@ mod tests {
         assert!(error.starts_with("FED_INFLIGHT_BYTES: 64KiB is below FED_BODY_MAX (1MiB)"), "{error}");
         assert!(with(&[("FED_HEADERS_MAX", "64KiB")]).unwrap_err().to_string().starts_with("FED_HEADERS_MAX"));
         assert!(with(&[("FED_BODY_MAX", "0")]).unwrap_err().to_string().starts_with("FED_BODY_MAX"));
+        let error = with(&[("FED_HEADER_COUNT_MAX", "256")]).unwrap_err().to_string();
+        assert!(error.starts_with("FED_HEADER_COUNT_MAX: 256 is above 255"), "{error}");
+        assert!(with(&[("FED_HEADER_COUNT_MAX", "255")]).is_ok());
+    }
+
+    #[test]
+    fn a_private_address_is_told_from_a_sender_unless_proxies_are_named() {
+        let allows = |ips, proxies: &[(&str, &str)]| {
+            let all: Vec<_> = [("HTTP_ALLOWED_IPS", ips)].iter().chain(proxies).copied().collect();
+            with(&all).unwrap().allows_an_untrusted_proxy()
+        };
+        assert!(!allows("192.0.2.1", &[]));
+        assert!(allows("192.0.2.1,127.0.0.1", &[]));
+        assert!(!allows("192.0.2.1,127.0.0.1", &[("HTTP_TRUSTED_PROXIES", "127.0.0.1")]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use fedstream_service::context;
 use fedstream_service::http_server::Peer;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use tracing::{Instrument, Span};
 
 use crate::admit::Admission;
@@ -54,7 +54,10 @@ impl Front {
         // Every connection has a peer; without one nothing would be allowed.
         let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let peer = parts.extensions.get::<Peer>().map_or(nobody, |peer| peer.0);
-        let response = match self.admission.admit(peer, &parts, &mut body).await {
+        let rest = body::Rest::announced_by(&parts.headers);
+        let admitted = self.admission.admit(peer, &parts, &mut body).await;
+        drop(parts); // up to 128 KiB of headers, not to be held while a slow body is read away
+        let response = match admitted {
             Ok(admitted) => {
                 self.tally.stored(admitted.duplicate);
                 tracing::debug!(lane = %admitted.lane, duplicate = admitted.duplicate, "stored");
@@ -64,7 +67,7 @@ impl Front {
                 self.tally.refused(&refusal);
                 let mut problem = refusal.into_problem(self.retry_after);
                 if !problem.close {
-                    problem.close = !self.read_away(&mut body, &parts.headers).await;
+                    problem.close = !self.read_away(&mut body, rest).await;
                 }
                 problem.into_response()
             }
@@ -77,9 +80,9 @@ impl Front {
         response
     }
 
-    async fn read_away(&self, body: &mut Body, headers: &HeaderMap) -> bool {
+    async fn read_away(&self, body: &mut Body, rest: body::Rest) -> bool {
         let most = self.body_max.saturating_mul(DISCARDED_BODIES);
-        body::discard(body, headers, most, self.body_timeout).await
+        body::discard(body, rest, most, self.body_timeout).await
     }
 }
 

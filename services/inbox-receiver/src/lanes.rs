@@ -1,7 +1,7 @@
 //! Which lanes there may be: the configured destinations times the configured sources, with a bound where one of them is `*`.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fedstream_lane::{InstanceName, Lane};
 
@@ -13,9 +13,19 @@ use crate::refusal::Refusal;
 pub struct Lanes {
     destinations: Names,
     sources: Names,
-    /// Lanes that were stored into since start; kept only where `*` could make any number of them.
-    made: Mutex<HashSet<Lane>>,
+    /// Lanes that hold something, did since start, or are about to; only where `*` could make any number of them.
+    made: Mutex<HashMap<Lane, Place>>,
     limit: usize,
+}
+
+/// What a lane's place among the allowed ones rests on.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// Nothing yet but so many requests being stored. One whose end nobody saw (the sender hung up, the broker did not
+    /// answer) never leaves the count: it may have been stored.
+    Opening(usize),
+    /// Something was stored.
+    Kept,
 }
 
 #[derive(Debug)]
@@ -65,17 +75,49 @@ impl Lanes {
         if self.sources.contain(&name) { Ok(name) } else { Err(Refusal::UnknownSource(name)) }
     }
 
-    /// May something be stored in this lane? With `*` it counts from now on.
+    /// May something be stored in this lane? With `*` it counts from now on, until [`Lanes::give_back`].
     pub fn open(&self, lane: &Lane) -> Result<(), Refusal> {
-        if self.configured().is_some() {
+        if !self.bounded() {
             return Ok(());
         }
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if !made.contains(lane) && made.len() >= self.limit {
-            return Err(Refusal::TooManyLanes { limit: self.limit });
+        let mut made = self.made();
+        let others = made.len();
+        match made.get_mut(lane) {
+            Some(Place::Opening(requests)) => *requests += 1,
+            Some(Place::Kept) => {}
+            None if others >= self.limit => return Err(Refusal::TooManyLanes { limit: self.limit }),
+            None => drop(made.insert(lane.clone(), Place::Opening(1))),
         }
-        made.insert(lane.clone());
         Ok(())
+    }
+
+    /// Something is stored in this lane: it counts for good.
+    pub fn keep(&self, lane: &Lane) {
+        if self.bounded() {
+            self.made().insert(lane.clone(), Place::Kept);
+        }
+    }
+
+    /// What the lane was opened for is not stored, and will not be. The last of its requests to say so frees its place.
+    pub fn give_back(&self, lane: &Lane) {
+        if !self.bounded() {
+            return;
+        }
+        let mut made = self.made();
+        match made.get_mut(lane) {
+            Some(Place::Opening(1)) => drop(made.remove(lane)),
+            Some(Place::Opening(requests)) => *requests -= 1,
+            Some(Place::Kept) | None => {}
+        }
+    }
+
+    /// Is there a `*`, and so a bound?
+    pub fn bounded(&self) -> bool {
+        self.configured().is_none()
+    }
+
+    fn made(&self) -> MutexGuard<'_, HashMap<Lane, Place>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many lanes there may be in all, and whether that is what the lists say or what bounds a `*`.
@@ -123,5 +165,37 @@ mod tests {
         assert_eq!(lanes.open(&lane("c.example")), Err(Refusal::TooManyLanes { limit: 2 }));
         assert!(lanes.open(&lane("a.example")).is_ok());
         assert_eq!(lanes.most(), 2);
+    }
+
+    #[test]
+    fn a_lane_into_which_nothing_was_stored_gives_its_place_back() {
+        let lanes = lanes(&["aussie.zone"], &["*"], 1);
+        lanes.open(&lane("a.example")).unwrap();
+        lanes.open(&lane("a.example")).unwrap();
+        lanes.give_back(&lane("a.example"));
+        assert!(lanes.open(&lane("b.example")).is_err(), "the other request may still be stored");
+        lanes.give_back(&lane("a.example"));
+        lanes.open(&lane("b.example")).unwrap();
+    }
+
+    #[test]
+    fn a_lane_into_which_something_was_stored_keeps_its_place_whoever_is_refused_later() {
+        let lanes = lanes(&["aussie.zone"], &["*"], 1);
+        lanes.open(&lane("a.example")).unwrap();
+        lanes.open(&lane("a.example")).unwrap();
+        lanes.keep(&lane("a.example"));
+        lanes.give_back(&lane("a.example"));
+        lanes.open(&lane("a.example")).unwrap();
+        lanes.give_back(&lane("a.example"));
+        assert_eq!(lanes.open(&lane("b.example")), Err(Refusal::TooManyLanes { limit: 1 }));
+    }
+
+    #[test]
+    fn lanes_from_before_the_start_count_even_above_the_limit() {
+        let lanes = lanes(&["aussie.zone"], &["*"], 1);
+        lanes.keep(&lane("a.example"));
+        lanes.keep(&lane("b.example"));
+        assert!(lanes.open(&lane("a.example")).is_ok() && lanes.open(&lane("b.example")).is_ok());
+        assert!(lanes.open(&lane("c.example")).is_err());
     }
 }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! `admit.rs` is the one list of decisions, in order; `refusal.rs` the one list of answers. It keeps no state that a restart
-//! would lose, verifies no signature yet, and never says 204 to what the broker has not acknowledged.
+//! would lose (the lanes that `*` made are read back from the stream), verifies no signature yet, and never says 204 to what
+//! the broker has not acknowledged.
 
 mod activity;
 mod admit;
@@ -46,6 +47,9 @@ pub use refusal::Refusal;
 /// How often the stream is looked at when nothing else gives reason to.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
+/// Requests of one HTTP/2 connection at once: a sender that wants more opens another, and those are counted.
+const STREAMS_MAX: u32 = 16;
+
 /// Connects to the broker, and makes sure that the stream is there and loses nothing. Before anything is bound.
 pub async fn connect(config: &Config) -> Result<(Broker, StreamFacts), Failure> {
     let refused = |error: broker::Error| Failure { code: error.exit_code(), line: error.to_string() };
@@ -72,7 +76,11 @@ pub async fn run(
 
     let tally = Arc::new(tally::Tally::default());
     let admission = admit::Admission::new(&config, store::Store::new(&broker, watch.state()));
+    if admission.bounds_lanes() {
+        remember_lanes(&admission, &broker).await?;
+    }
     announce(&config, &facts, &listener, &admin_listener, admission.lanes_most());
+    warn_of_strangers(&config);
     let front = front::Front {
         admission,
         tally: tally.clone(),
@@ -92,6 +100,7 @@ pub async fn run(
         connections: config.connections_max.get(),
         header_timeout: config.header_timeout.get(),
         grace: config.common.shutdown_grace.get(),
+        streams: STREAMS_MAX,
         ..Limits::default()
     };
     let finished = http_server::serve(listener, front::router(front), limits, shutdown).await;
@@ -118,6 +127,31 @@ fn stream_need(config: &Config) -> StreamNeed {
         }),
         lanes_max: 0,
         message_bytes_max: config.message_bytes_max(),
+    }
+}
+
+/// The lanes that hold something count against FED_LANES_MAX, or each restart would allow as many again.
+async fn remember_lanes(admission: &admit::Admission, broker: &Broker) -> Result<(), Failure> {
+    let backlog = fedstream_jetstream::lanes::backlog(broker).await.map_err(Failure::unavailable)?;
+    for lane in backlog.iter().filter_map(|(subject, _)| fedstream_lane::Lane::from_subject(subject).ok()) {
+        admission.remember(&lane);
+    }
+    Ok(())
+}
+
+/// Says at start who could post in whose name, with these settings.
+fn warn_of_strangers(config: &Config) {
+    if config.is_open() {
+        tracing::warn!(
+            "FED_OPEN_FRONT=yes: until signatures are verified here, anyone can post as anyone, and a forged copy of an \
+             activity suppresses the genuine one for ten minutes (both have the same message id)"
+        );
+    }
+    if config.allows_an_untrusted_proxy() {
+        tracing::warn!(
+            "HTTP_ALLOWED_IPS names a private address, and HTTP_TRUSTED_PROXIES is not set: if that is a proxy, whoever \
+             reaches the proxy can post as anyone; set HTTP_TRUSTED_PROXIES to it and HTTP_ALLOWED_IPS to your senders"
+        );
     }
 }
 

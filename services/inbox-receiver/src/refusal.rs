@@ -12,6 +12,9 @@ use http::StatusCode;
 
 use crate::config::HEADER_ROOM_BYTES;
 
+/// A target comes from a stranger, and goes into the log and the answer: this much of it tells what it was.
+const TARGET_CHARS_MAX: usize = 200;
+
 /// Why a request is not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -27,7 +30,7 @@ pub enum Refusal {
     NoSource(&'static str),
     /// Not in FED_SOURCES.
     UnknownSource(InstanceName),
-    /// Not in FED_INBOX_PATHS; the target.
+    /// Not in FED_INBOX_PATHS; the target's beginning, see [`Refusal::not_an_inbox`].
     NotAnInbox(String),
     /// Neither of the two types of ActivityPub.
     MediaType,
@@ -79,6 +82,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The refusal of this target.
+    pub fn not_an_inbox(target: &str) -> Self {
+        Self::NotAnInbox(target.chars().take(TARGET_CHARS_MAX).collect())
+    }
+
     /// Status, and last part of the problem type. Stable: senders' operators and dashboards name them.
     pub fn status_and_kind(&self) -> (StatusCode, &'static str) {
         use StatusCode as S;
@@ -94,7 +102,7 @@ impl Refusal {
             Self::ContentEncoding => (S::UNSUPPORTED_MEDIA_TYPE, "content-encoding"),
             Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body-too-large"),
             Self::HeadersTooLarge { .. } => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large"),
-            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body-timeout"),
+            Self::BodyTimeout => (S::SERVICE_UNAVAILABLE, "body-timeout"),
             Self::BodyIncomplete => (S::BAD_REQUEST, "body-incomplete"),
             Self::TwoHosts => (S::BAD_REQUEST, "two-hosts"),
             Self::ConnectionNamesSigned(_) => (S::BAD_REQUEST, "connection-names-signed-header"),
@@ -109,7 +117,12 @@ impl Refusal {
 
     /// Does it pass by itself? Only then is there a Retry-After: what waits for an operator has no time to name.
     pub fn passes_by_itself(&self) -> bool {
-        matches!(self, Self::InFlightFull { .. } | Self::StreamUnsafe(_) | Self::Broker { .. })
+        matches!(self, Self::BodyTimeout | Self::InFlightFull { .. } | Self::StreamUnsafe(_) | Self::Broker { .. })
+    }
+
+    /// Is it certain that the broker has not stored the activity, and will not?
+    pub fn is_surely_not_stored(&self) -> bool {
+        !matches!(self, Self::Broker { refused: Refused::TimedOut | Refused::Other(_), .. })
     }
 
     /// The reason, about this request.
@@ -181,7 +194,9 @@ impl Refusal {
         let problem = Problem::new(status, kind, self.detail());
         match &self {
             Self::Method => problem.allow("POST"),
-            Self::BodyTimeout | Self::BodyIncomplete => problem.close(),
+            // Not a 408: some senders drop an activity for good on any 4xx.
+            Self::BodyTimeout => problem.close().retry_after(retry_after),
+            Self::BodyIncomplete => problem.close(),
             Self::Broker { lane, .. } => problem.retry_after(retry_after).with("lane", lane.to_string()),
             _ if self.passes_by_itself() => problem.retry_after(retry_after),
             _ => problem,
@@ -230,6 +245,31 @@ mod tests {
         let problem = refusal.into_problem(Duration::from_secs(10));
         assert!(!problem.detail.contains("FED_SOURCES"));
         assert!(problem.into_response().headers().get("retry-after").is_none());
+    }
+
+    #[test]
+    fn a_slow_sender_is_asked_to_come_back_on_another_connection() {
+        let problem = Refusal::BodyTimeout.into_problem(Duration::from_secs(10));
+        assert!(problem.close);
+        let response = problem.into_response();
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "10");
+    }
+
+    #[test]
+    fn a_target_is_shown_up_to_a_bound() {
+        let detail = Refusal::not_an_inbox(&"/é".repeat(10_000)).detail();
+        assert_eq!(detail.chars().count(), TARGET_CHARS_MAX + "\"\" is not an inbox".len());
+    }
+
+    #[test]
+    fn only_what_the_broker_did_not_answer_may_be_stored_all_the_same() {
+        let broker = |refused| Refusal::Broker { refused, lane: lane(), more: None };
+        assert!(broker(Refused::LaneFull).is_surely_not_stored());
+        assert!(broker(Refused::NotConnected).is_surely_not_stored());
+        assert!(Refusal::StreamUnsafe(String::new()).is_surely_not_stored());
+        assert!(!broker(Refused::TimedOut).is_surely_not_stored());
+        assert!(!broker(Refused::Other("?".into())).is_surely_not_stored());
     }
 
     #[test]

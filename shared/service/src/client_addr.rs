@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use http::HeaderMap;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::{NotA, Variable};
 
@@ -25,11 +25,28 @@ impl FromStr for Network {
             Ok(address) => Ok(IpNet::from(address)),
             Err(_) => text.parse::<IpNet>(),
         };
-        network.map(|network| Self(network.trunc())).map_err(|_| NotA("an address or a network"))
+        network.map(|network| Self(canonical(network.trunc()))).map_err(|_| NotA("an address or a network"))
     }
 }
 
+/// `::ffff:192.0.2.0/120` as `192.0.2.0/24`: clients are compared in that form.
+fn canonical(network: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    let IpNet::V6(v6) = network else { return network };
+    let Some(v4) = v6.addr().to_ipv4_mapped() else { return network };
+    let v4 = v6.prefix_len().checked_sub(MAPPED_BITS).and_then(|bits| Ipv4Net::new(v4, bits).ok());
+    v4.map_or(network, IpNet::V4)
+}
+
 impl Network {
+    /// Is it of this machine or of a private network (RFC 1918, RFC 4193)? Where a proxy has its address, and no sender.
+    pub fn is_private(self) -> bool {
+        match self.0.network() {
+            IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
+            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+        }
+    }
+
     fn contains(self, address: IpAddr) -> bool {
         self.0.contains(&address)
     }
@@ -190,5 +207,26 @@ mod tests {
     fn a_network_may_be_given_with_host_bits() {
         assert!("192.0.2.7/24".parse::<Network>().unwrap().contains("192.0.2.200".parse().unwrap()));
         assert!("192.0.2.0/33".parse::<Network>().is_err());
+    }
+
+    #[test]
+    fn a_mapped_network_means_the_clients_of_the_one_that_it_maps() {
+        let network = |text: &str| text.parse::<Network>().unwrap();
+        assert_eq!(network("::ffff:192.0.2.7"), network("192.0.2.7"));
+        assert_eq!(network("::ffff:192.0.2.7/120"), network("192.0.2.0/24"));
+        assert_eq!(network("::ffff:0:0/96"), network("0.0.0.0/0"));
+        assert!(rules(&["::ffff:192.0.2.0/120"], &[]).allows("192.0.2.200".parse().ok()));
+        assert!(!rules(&["::ffff:192.0.2.0/120"], &[]).allows("192.0.3.1".parse().ok()));
+    }
+
+    #[test]
+    fn private_networks_are_told_from_public_ones() {
+        for private in ["127.0.0.1", "::1", "10.0.0.0/8", "172.16.3.0/24", "192.168.0.1", "fd00::/8", "::ffff:10.0.0.1"]
+        {
+            assert!(private.parse::<Network>().unwrap().is_private(), "{private}");
+        }
+        for public in ["192.0.2.1", "172.32.0.1", "2001:db8::/32", "0.0.0.0/0"] {
+            assert!(!public.parse::<Network>().unwrap().is_private(), "{public}");
+        }
     }
 }

@@ -1,41 +1,45 @@
 //! An HTTP/1.1 and HTTP/2 (prior knowledge) server with limits on everything a stranger can use up: connections,
-//! header bytes, header time, and at the end the time to finish.
+//! header bytes, header time, idle time, time to take our answer, and at the end the time to finish.
 //!
 //! axum's own `serve` bounds none of these, so it is never used. What a request may be is the service's business: the
 //! limits here are well above a service's own, so that the refusal is the service's, with its reason, and not a
 //! bare status of the HTTP library.
 
+mod open;
+mod socket;
+
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::Sleep;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use open::{Answer, Open, idle};
+use socket::Socket;
 
 /// What one listener allows.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Open connections; further ones wait in the kernel's queue.
     pub connections: usize,
-    /// From the first byte of a request, or the end of the one before, to the end of its headers.
+    /// From the first byte of a request, or the end of the one before, to the end of its headers. As long may a client
+    /// leave our answer unread in its socket.
     pub header_timeout: Duration,
-    /// Bytes of request line and headers that are read at all.
+    /// Requests of one HTTP/2 connection that are worked on at once; HTTP/1 has one.
+    pub streams: u32,
+    /// Bytes of request line and headers that are read at all; of HTTP/2 never more than 32 KiB.
     pub header_bytes: usize,
     /// Headers that are read at all.
     pub header_count: usize,
@@ -48,6 +52,7 @@ impl Default for Limits {
         Self {
             connections: 1024,
             header_timeout: Duration::from_secs(30),
+            streams: 128,
             // Senders with 64 kB of headers exist in tests only; they deserve a reason all the same.
             header_bytes: 128 * 1024,
             header_count: 2048,
@@ -60,8 +65,8 @@ impl Default for Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// Requests of one HTTP/2 connection that are worked on at once; HTTP/1 has one.
-const STREAMS_MAX: u32 = 128;
+/// Headers of one HTTP/2 request, with the 32 bytes that each counts more there: each of many streams can have as many.
+const HEADER_LIST_MAX: u32 = 32 * 1024;
 
 /// Between two attempts to accept when the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -72,29 +77,61 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub async fn serve(listener: TcpListener, app: Router, limits: Limits, shutdown: CancellationToken) -> bool {
     let builder = Arc::new(builder(&limits));
     let slots = Arc::new(Semaphore::new(limits.connections));
-    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
     loop {
         let (stream, peer, slot) = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             accepted = accept(&listener, &slots) => accepted,
         };
-        let app = TowerToHyperService::new(app.clone());
-        let service = service_fn(move |request| answer(app.clone(), peer, request));
-        let io = TokioIo::new(Greeting::new(stream, limits.header_timeout));
-        let connection = graceful.watch(builder.serve_connection(io, service).into_owned());
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                // A peer that hangs up is its own business; an operator who looks for it finds it.
-                tracing::debug!(%peer, error = %error, "connection ended");
-            }
+        let (builder, app, shutdown) = (builder.clone(), app.clone(), shutdown.clone());
+        connections.spawn(async move {
+            converse(&builder, stream, peer, app, limits.header_timeout, shutdown).await;
             drop(slot);
         });
     }
     drop(listener);
-    let in_flight = graceful.count();
-    tracing::debug!(connections = in_flight, "no longer accepting");
-    tokio::time::timeout(limits.grace, graceful.shutdown()).await.is_ok()
+    connections.close();
+    tracing::debug!(connections = connections.len(), "no longer accepting");
+    tokio::time::timeout(limits.grace, connections.wait()).await.is_ok()
+}
+
+/// One connection, until it ends. At shutdown, and when it has no request for `patience`, it is asked to end; when it has
+/// none for as long again, it is dropped. (hyper does the like for HTTP/1 only.)
+async fn converse(
+    builder: &Builder<TokioExecutor>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    app: Router,
+    patience: Duration,
+    shutdown: CancellationToken,
+) {
+    let (requests, mut open) = watch::channel(0);
+    let app = TowerToHyperService::new(app);
+    let service = service_fn(move |request| answer(app.clone(), peer, request, requests.clone()));
+    let io = TokioIo::new(Socket::new(stream, patience));
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    // A peer that hangs up is its own business; an operator who looks for it finds it.
+                    tracing::debug!(%peer, error = %error, "connection ended");
+                }
+                return;
+            }
+            () = shutdown.cancelled(), if !ending => {}
+            () = idle(&mut open, patience) => {
+                if ending {
+                    tracing::debug!(%peer, "connection dropped: idle");
+                    return;
+                }
+            }
+        }
+        ending = true;
+        connection.as_mut().graceful_shutdown();
+    }
 }
 
 fn builder(limits: &Limits) -> Builder<TokioExecutor> {
@@ -111,8 +148,8 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(limits.header_timeout)
         .keep_alive_timeout(limits.header_timeout)
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX).min(HEADER_LIST_MAX));
     builder
 }
 
@@ -147,66 +184,12 @@ async fn answer(
     app: TowerToHyperService<Router>,
     peer: SocketAddr,
     mut request: Request<Incoming>,
-) -> Result<Response, Infallible> {
+    requests: watch::Sender<usize>,
+) -> Result<http::Response<Answer>, Infallible> {
+    let open = Open::new(requests);
     request.extensions_mut().insert(Peer(peer));
-    app.call(request).await
-}
-
-/// A connection that must say something. hyper's header timeout starts once the protocol is known, so until then, for
-/// as many bytes as the HTTP/2 preface has, this one does; else a silent client would keep its slot for ever.
-struct Greeting {
-    stream: TcpStream,
-    timer: Option<Pin<Box<Sleep>>>,
-    seen: usize,
-}
-
-impl Greeting {
-    /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n` (RFC 9113, section 3.4).
-    const PREFACE_BYTES: usize = 24;
-
-    fn new(stream: TcpStream, timeout: Duration) -> Self {
-        Self { stream, timer: Some(Box::pin(tokio::time::sleep(timeout))), seen: 0 }
-    }
-}
-
-impl AsyncRead for Greeting {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if read.is_ready() {
-            self.seen += buf.filled().len() - before;
-            if self.seen >= Self::PREFACE_BYTES {
-                self.timer = None;
-            }
-            return read;
-        }
-        match self.timer.as_mut().map(|timer| timer.as_mut().poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was said"))),
-            _ => Poll::Pending,
-        }
-    }
-}
-
-impl AsyncWrite for Greeting {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+    let response = app.call(request).await?;
+    Ok(response.map(|body| Answer { body, _open: open }))
 }
 
 #[cfg(test)]
@@ -268,6 +251,78 @@ mod tests {
         for beginning in ["", "PRI * HT", "GET / HTTP/1.1\r\nhost: a-rather-long-name\r\nx-a:"] {
             talk(address, beginning).await;
         }
+    }
+
+    /// An HTTP/2 client with nothing to say but what its connection needs.
+    async fn http2(
+        address: SocketAddr,
+    ) -> (hyper::client::conn::http2::SendRequest<axum::body::Body>, JoinHandle<hyper::Result<()>>) {
+        let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let (client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        (client, tokio::spawn(connection))
+    }
+
+    fn get(value: &str) -> Request<axum::body::Body> {
+        Request::get("http://a/").header("x-a", value).body(axum::body::Body::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_idle_http2_connection_is_ended_gracefully() {
+        let limits = Limits { header_timeout: Duration::from_millis(100), ..Limits::default() };
+        let (address, _stop, _server) = start(echo_target(), limits).await;
+        let (mut client, connection) = http2(address).await;
+        assert_eq!(client.send_request(get("1")).await.unwrap().status(), 200);
+        timeout(PATIENCE, connection).await.unwrap().unwrap().expect("no error, but GOAWAY");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_takes_longer_than_an_idle_connection_may_last_is_given() {
+        let slow = || async {
+            tokio::time::sleep(Duration::from_millis(500)).await; // the passing of time is what is tested
+            "done"
+        };
+        let limits = Limits { header_timeout: Duration::from_millis(100), ..Limits::default() };
+        let (address, _stop, _server) = start(Router::new().fallback(any(slow)), limits).await;
+        let (mut client, _connection) = http2(address).await;
+        assert_eq!(client.send_request(get("1")).await.unwrap().status(), 200);
+        let answer = talk(address, "GET / HTTP/1.1\r\nhost: a-rather-long-name\r\n\r\n").await;
+        assert!(answer.ends_with("done"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn http2_headers_have_a_bound_of_their_own() {
+        let (address, _stop, _server) = start(echo_target(), Limits::default()).await;
+        let (mut client, _connection) = http2(address).await;
+        assert_eq!(client.send_request(get(&"v".repeat(30_000))).await.unwrap().status(), 200);
+        let refused = client.send_request(get(&"v".repeat(33_000))).await;
+        assert!(refused.map_or(true, |answer| answer.status() == 431));
+    }
+
+    struct Endless;
+
+    impl hyper::body::Body for Endless {
+        type Data = axum::body::Bytes;
+        type Error = Infallible;
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Infallible>>> {
+            let data = axum::body::Bytes::from_static(&[0; 64 * 1024]);
+            std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(data))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_its_answer_is_dropped() {
+        let large = || async { axum::body::Body::new(Endless) };
+        let limits = Limits { connections: 1, header_timeout: Duration::from_millis(100), ..Limits::default() };
+        let (address, stop, server) = start(Router::new().fallback(any(large)), limits).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a-rather-long-name\r\n\r\n").await.unwrap();
+        let begun = timeout(PATIENCE, client.read_u8()).await.unwrap();
+        assert!(begun.is_ok());
+        stop.cancel();
+        assert!(timeout(PATIENCE, server).await.unwrap().unwrap(), "it would wait for the whole grace period");
     }
 
     #[tokio::test]

@@ -52,10 +52,11 @@ impl PathPattern {
     }
 }
 
-/// Is this target (path and query as received) one of these inboxes?
+/// Is this target (path and query as received) one of these inboxes? What is no path (`*`, a query alone) is none,
+/// whatever the patterns: the far side could not send it.
 pub fn is_inbox(patterns: &[PathPattern], target: &str) -> bool {
     let path = target.split_once('?').map_or(target, |(path, _query)| path);
-    patterns.iter().any(|pattern| pattern.matches(path))
+    path.starts_with('/') && patterns.iter().any(|pattern| pattern.matches(path))
 }
 
 #[cfg(test)]
@@ -85,6 +86,15 @@ mod tests {
         assert!(matches("/*/a/*/inbox", "/x/a/y/a/inbox"));
         assert!(!matches("/a*a", "/a"));
         assert!(matches("*", "/anything"));
+    }
+
+    #[test]
+    fn what_is_no_path_is_no_inbox_even_where_everything_is() {
+        let patterns = ["*".parse().unwrap()];
+        for target in ["*", "", "?x", "?x=/inbox", "inbox"] {
+            assert!(!is_inbox(&patterns, target), "{target}");
+        }
+        assert!(is_inbox(&patterns, "/") && is_inbox(&patterns, "/?x"));
     }
 
     #[test]

@@ -182,15 +182,24 @@ fn http_from_json(json: &str) -> Option<Vec<HttpHeader>> {
     pairs.into_iter().map(|(name, value)| Some((name, bytes(value)?))).collect()
 }
 
-/// A text from the body as a header value: cut, control characters as `%XX`.
-fn label(text: &str) -> String {
+/// A stranger's text as it may stand in headers, logs and spans: at most 1024 bytes, control characters as `%XX`, no
+/// space around it. A label's label is itself.
+#[must_use]
+pub fn label(text: &str) -> String {
     let mut label = String::with_capacity(text.len().min(LABEL_BYTES_MAX));
     for c in text.trim().chars() {
-        if label.len() + c.len_utf8() + 2 > LABEL_BYTES_MAX {
+        let whole = label.len();
+        if c.is_control() {
+            label.push_str(&format!("%{:02X}", u32::from(c)))
+        } else {
+            label.push(c)
+        }
+        if label.len() > LABEL_BYTES_MAX {
+            label.truncate(whole);
             break;
         }
-        if c.is_control() { label.push_str(&format!("%{:02X}", u32::from(c))) } else { label.push(c) }
     }
+    label.truncate(label.trim_end().len()); // the cut may have been behind a space
     label
 }
 
@@ -287,5 +296,16 @@ mod tests {
     fn a_long_id_is_cut_at_a_character() {
         let cut = label(&"é".repeat(5000));
         assert!(cut.len() <= LABEL_BYTES_MAX && cut.chars().all(|c| c == 'é'));
+    }
+
+    #[test]
+    fn a_label_of_a_label_is_the_same_wherever_it_was_cut() {
+        for odd in ["\0", "\u{85}", " ", "é", "%"] {
+            for before in 1015..1030 {
+                let once = label(&format!(" {}{odd}{}", "x".repeat(before), odd.repeat(20)));
+                assert!(once.len() <= LABEL_BYTES_MAX && !once.contains(char::is_control), "{before} {odd:?}");
+                assert_eq!(label(&once), once, "{before} {odd:?}");
+            }
+        }
     }
 }

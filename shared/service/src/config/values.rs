@@ -59,7 +59,10 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A length of time: `200ms`, `5s`, `10m`, `1h`; a plain number is seconds, as in the existing batcher.
+/// The longest [`Span`]: any is added to the present moment somewhere, and with a huge one that overflows.
+const SPAN_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// A length of time of at most 365 days: `200ms`, `5s`, `10m`, `1h`; a plain number is seconds, as in the existing batcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
@@ -73,12 +76,13 @@ impl Span {
 impl FromStr for Span {
     type Err = NotA;
     fn from_str(text: &str) -> Result<Self, NotA> {
-        const WANTED: NotA = NotA("a length of time");
         let text = text.trim();
-        if let Ok(seconds) = text.parse::<u64>() {
-            return Ok(Self(Duration::from_secs(seconds)));
+        let seconds = text.parse().map(Duration::from_secs);
+        let span = seconds.or_else(|_| humantime::parse_duration(text)).map_err(|_| NotA("a length of time"))?;
+        if span > SPAN_MAX {
+            return Err(NotA("a length of time of at most 365 days"));
         }
-        humantime::parse_duration(text).map(Self).map_err(|_| WANTED)
+        Ok(Self(span))
     }
 }
 
@@ -248,6 +252,14 @@ mod tests {
         assert_eq!("200ms".parse::<Span>().unwrap().get(), Duration::from_millis(200));
         assert_eq!("10m".parse::<Span>().unwrap().get(), Duration::from_secs(600));
         assert!("soon".parse::<Span>().is_err());
+    }
+
+    #[test]
+    fn a_span_is_a_year_at_most() {
+        assert!("365days".parse::<Span>().is_ok() && "31536000".parse::<Span>().is_ok());
+        for too_long in ["31536001", "366days", "18446744073709551615"] {
+            assert_eq!(too_long.parse::<Span>(), Err(NotA("a length of time of at most 365 days")), "{too_long}");
+        }
     }
 
     #[test]

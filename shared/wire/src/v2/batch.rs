@@ -26,8 +26,8 @@ use super::VERSION;
 /// The longest message id that is taken, bytes: a hex hash with room for a re-drive's suffix.
 const MSG_ID_BYTES_MAX: usize = 256;
 
-/// The most HTTP headers of one activity that are taken.
-const HTTP_HEADERS_MAX: usize = 256;
+/// The most HTTP headers of one activity that are taken, `host` among them.
+pub const HTTP_HEADERS_MAX: usize = 256;
 
 /// The first item of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ pub mod batch;
 pub mod refusal;
 
 pub use answer::{AnswerError, AnswerReader, Closing, Line};
-pub use batch::{Batch, BatchHeader, BatchItem};
+pub use batch::{Batch, BatchHeader, BatchItem, HTTP_HEADERS_MAX};
 pub use refusal::{Refusal, RefusalKind};
 
 /// The version in a batch's header.
