@@ -32,6 +32,7 @@ use fedstream_service::client_addr::ClientRules;
 use fedstream_service::context;
 use fedstream_service::http_server::Peer;
 use fedstream_service::problem::Problem;
+use fedstream_service::refused;
 use fedstream_wire::encoding::{self, Encoding};
 use fedstream_wire::v2::{self, ANSWER_CONTENT_TYPE, Batch, GATE_HEADER, Line, RefusalKind};
 use futures::StreamExt;
@@ -45,7 +46,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, field};
 
-use crate::body;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::credential::Credential;
@@ -59,6 +59,15 @@ use crate::visit::{BatchVisit, COME_BACK, Lines};
 
 /// Lines that wait for the sender to take them; an item more is not begun before one is taken.
 const LINES_WAITING_MAX: usize = 16;
+
+/// Of a refused body, read away for a stranger, bytes: what a socket's buffer holds without anybody's doing.
+const STRANGERS_BYTES_MAX: usize = 64 * 1024;
+
+/// The same for a sender of our own: batches are 1 MiB by default, before they are compressed.
+const SENDERS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Time for either.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How soon a sender that found no room should come back: batches take a few seconds.
 const NO_ROOM_RETRY: Duration = Duration::from_secs(1);
@@ -146,7 +155,7 @@ impl Endpoint {
             Ok(response) => response,
             Err(problem) => {
                 span.in_scope(|| self.tell(&problem, is_stranger));
-                let most = if is_stranger { body::STRANGERS_BYTES_MAX } else { body::SENDERS_BYTES_MAX };
+                let most = if is_stranger { STRANGERS_BYTES_MAX } else { SENDERS_BYTES_MAX };
                 refusal(*problem, &parts.headers, body, most).await
             }
         };
@@ -178,7 +187,7 @@ impl Endpoint {
             otel.name = format!("POST {}", request.uri().path()),
             otel.kind = "server",
             otel.status_code = field::Empty,
-            http.request.method = known(request.method()),
+            http.request.method = refused::method_in_spans(request.method()),
             http.response.status_code = field::Empty,
             url.path = request.uri().path(),
             messaging.batch.message_count = field::Empty,
@@ -339,21 +348,13 @@ impl Endpoint {
 async fn refusal(mut problem: Problem, headers: &HeaderMap, mut body: Body, most: usize) -> Response {
     let status = problem.status;
     // A body that is late had its time.
-    problem.close =
-        status == StatusCode::REQUEST_TIMEOUT || !body::discard(&mut body, headers, most, body::DISCARD_TIMEOUT).await;
+    problem.close = status == StatusCode::REQUEST_TIMEOUT
+        || !refused::discard(&mut body, refused::waits_to_be_asked(headers), most, DISCARD_TIMEOUT).await;
     let mut response = problem.into_response();
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
-}
-
-/// A method as it may stand in a span: strangers can send any word (OpenTelemetry, HTTP spans, `http.request.method`).
-fn known(method: &Method) -> &str {
-    match method.as_str() {
-        name @ ("CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE") => name,
-        _ => "_OTHER",
-    }
 }
 
 /// The 200, whose body is written as outcomes become known.
@@ -501,12 +502,5 @@ mod tests {
             };
             timeout(Duration::from_secs(20), room).await.expect("room again once it is inflated");
         });
-    }
-
-    #[test]
-    fn a_method_that_nobody_knows_has_no_name_in_spans() {
-        for (method, name) in [("POST", "POST"), ("TRACE", "TRACE"), ("post", "_OTHER"), ("X-RANDOM-1", "_OTHER")] {
-            assert_eq!(known(&method.parse().expect("a token")), name);
-        }
     }
 }

@@ -14,7 +14,6 @@
 
 pub mod config;
 
-mod body;
 mod clock;
 mod credential;
 mod delivery;

@@ -1,4 +1,4 @@
-//! A request body, read within its limits; and read away when its request is refused, so that the sender gets the reason.
+//! A request body, read within its limits.
 
 use std::time::Duration;
 
@@ -49,44 +49,6 @@ pub fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get("content-length")?.to_str().ok()?.trim().parse().ok()
 }
 
-/// What a request's headers say about its body, for when they are gone.
-#[derive(Debug, Clone, Copy)]
-pub struct Rest {
-    announced: Option<u64>,
-    /// The client waits to be asked for it.
-    waits: bool,
-}
-
-impl Rest {
-    /// Of a request with these headers.
-    pub fn announced_by(headers: &HeaderMap) -> Self {
-        Self { announced: announced(headers), waits: headers.contains_key("expect") }
-    }
-}
-
-/// Reads what is left of a refused request's body and throws it away; false if it was too much or too slow.
-///
-/// A connection that is closed with bytes unread is reset, and a reset can overtake the answer. So the body goes first,
-/// within bounds, unless the client waits to be asked for it.
-pub async fn discard(body: &mut Body, rest: Rest, most: usize, within: Duration) -> bool {
-    if rest.waits || rest.announced.is_some_and(|bytes| bytes > most as u64) {
-        return false;
-    }
-    let deadline = Instant::now() + within;
-    let mut left = most;
-    loop {
-        match timeout_at(deadline, body.frame()).await {
-            Ok(None) => return true,
-            Ok(Some(Ok(frame))) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                let Some(rest) = left.checked_sub(bytes) else { return false };
-                left = rest;
-            }
-            Ok(Some(Err(_))) | Err(_) => return false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,17 +68,5 @@ mod tests {
         assert_eq!(read_all(vec![7; 11], None, 10, 100).await, Err(Refusal::BodyTooLarge { limit: 10 }));
         assert_eq!(read_all(vec![], Some(11), 10, 100).await, Err(Refusal::BodyTooLarge { limit: 10 }));
         assert_eq!(read_all(vec![7; 10], None, 10, 9).await, Err(Refusal::InFlightFull { limit: 9 }));
-    }
-
-    #[tokio::test]
-    async fn what_is_left_is_read_away_within_bounds() {
-        let with = |name: &str, value: &str| {
-            Rest::announced_by(&[(name.parse().unwrap(), value.parse().unwrap())].into_iter().collect())
-        };
-        let none = Rest::announced_by(&HeaderMap::new());
-        assert!(discard(&mut Body::from(vec![7; 10]), none, 10, SOON).await);
-        assert!(!discard(&mut Body::from(vec![7; 11]), none, 10, SOON).await);
-        assert!(!discard(&mut Body::from(vec![7; 1]), with("expect", "100-continue"), 10, SOON).await);
-        assert!(!discard(&mut Body::from(vec![7; 1]), with("content-length", "11"), 10, SOON).await);
     }
 }

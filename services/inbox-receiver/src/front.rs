@@ -12,11 +12,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use fedstream_service::context;
 use fedstream_service::http_server::Peer;
+use fedstream_service::refused;
 use http::StatusCode;
 use tracing::{Instrument, Span};
 
 use crate::admit::Admission;
-use crate::body;
 use crate::tally::Tally;
 
 /// A refused body is read away up to this many times the body limit: a sender with a slightly too large activity must get
@@ -54,7 +54,7 @@ impl Front {
         // Every connection has a peer; without one nothing would be allowed.
         let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let peer = parts.extensions.get::<Peer>().map_or(nobody, |peer| peer.0);
-        let rest = body::Rest::announced_by(&parts.headers);
+        let waits = refused::waits_to_be_asked(&parts.headers);
         let admitted = self.admission.admit(peer, &parts, &mut body).await;
         drop(parts); // up to 128 KiB of headers, not to be held while a slow body is read away
         let response = match admitted {
@@ -67,7 +67,7 @@ impl Front {
                 self.tally.refused(&refusal);
                 let mut problem = refusal.into_problem(self.retry_after);
                 if !problem.close {
-                    problem.close = !self.read_away(&mut body, rest).await;
+                    problem.close = !self.read_away(&mut body, waits).await;
                 }
                 problem.into_response()
             }
@@ -80,20 +80,16 @@ impl Front {
         response
     }
 
-    async fn read_away(&self, body: &mut Body, rest: body::Rest) -> bool {
+    async fn read_away(&self, body: &mut Body, waits: bool) -> bool {
         let most = self.body_max.saturating_mul(DISCARDED_BODIES);
-        body::discard(body, rest, most, self.body_timeout).await
+        refused::discard(body, waits, most, self.body_timeout).await
     }
 }
 
 /// A trace of our own for each request. What a stranger sent as its trace is linked, never continued: it would choose our
 /// trace ids and our sampling.
 fn server_span(request: &Request) -> Span {
-    // Any word can be a method; the ones that nobody knows are one (semantic conventions for HTTP).
-    let method = match request.method().as_str() {
-        known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH") => known,
-        _ => "_OTHER",
-    };
+    let method = refused::method_in_spans(request.method());
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string());
     let span = tracing::info_span!(
         "POST /inbox",

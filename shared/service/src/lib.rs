@@ -26,6 +26,7 @@ pub mod http_server;
 pub mod paths;
 pub mod problem;
 pub mod readiness;
+pub mod refused;
 pub mod shutdown;
 pub mod telemetry;
 
