@@ -187,7 +187,11 @@ mod tests {
         let exporter = InMemorySpanExporter::default();
         let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        // Two, for with a single one tracing asks the thread that meets a span first, and remembers its "nobody listens" for all:
+        // another test's thread has no subscriber.
+        let subscriber = tracing::Dispatch::new(tracing_subscriber::registry().with(layer));
+        let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+        tracing::dispatcher::with_default(&subscriber, || {
             let deliveries = deliveries("lemmy:8536", Room::new(1, 1).place().expect("room"));
             for traceparent in [Some(ACTIVITY), None] {
                 let parcel = parcel(traceparent);

@@ -71,7 +71,11 @@ mod tests {
     fn a_span_continues_the_trace_it_was_given() {
         let provider = SdkTracerProvider::builder().build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        // Two, for with a single one tracing asks the thread that meets a span first, and remembers its "nobody listens" for all:
+        // another test's thread has no subscriber.
+        let subscriber = tracing::Dispatch::new(tracing_subscriber::registry().with(layer));
+        let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+        tracing::dispatcher::with_default(&subscriber, || {
             let span = tracing::info_span!("replay");
             continue_from(&span, extract(Some(REMOTE), Some("a=b")));
             let headers = of(&span).unwrap();
