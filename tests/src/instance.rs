@@ -12,15 +12,16 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use crate::behaviour::{Behaviour, Behaviours};
 use crate::directory::Directory;
+use crate::door::Door;
 use crate::eventually::{TimedOut, becomes_true};
 use crate::http1::{Head, Reader};
 use crate::message::Message;
 use crate::sign::Kind;
-use crate::{ports, verify};
+use crate::verify;
 
 /// A Lemmy closes an idle connection after about 5 s.
 const IDLE: Duration = Duration::from_secs(5);
@@ -64,9 +65,8 @@ impl Seen {
 
 /// A listening instance. Gone on drop.
 pub struct Instance {
-    listen: SocketAddr,
+    door: Door,
     shared: Arc<Shared>,
-    accepting: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -107,7 +107,7 @@ impl Instance {
             clock: None,
         };
         let shared = Arc::new(Shared { keys, state: Mutex::new(state), released: watch::Sender::new(0) });
-        let mut instance = Self { listen: ports::free(), shared, accepting: None };
+        let mut instance = Self { door: Door::closed(), shared };
         instance.come_up().await?;
         Ok(instance)
     }
@@ -115,7 +115,7 @@ impl Instance {
     /// Where it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.listen
+        self.door.addr()
     }
 
     /// How long it works on each request.
@@ -162,11 +162,7 @@ impl Instance {
 
     /// Closes the listener and all connections, in the middle of what they do.
     pub async fn go_down(&mut self) {
-        if let Some(accepting) = self.accepting.take() {
-            accepting.abort();
-            // The error is the abort itself; the listener is closed when this returns.
-            let _aborted = accepting.await;
-        }
+        self.door.close().await;
     }
 
     /// Listens, on the same port as before.
@@ -174,11 +170,8 @@ impl Instance {
     /// # Errors
     /// The listener can't be bound.
     pub async fn come_up(&mut self) -> std::io::Result<()> {
-        if self.accepting.is_none() {
-            let listener = TcpListener::bind(self.listen).await?;
-            self.accepting = Some(tokio::spawn(accept(listener, self.shared.clone())));
-        }
-        Ok(())
+        let shared = self.shared.clone();
+        self.door.open(|listener| accept(listener, shared)).await
     }
 
     /// All requests, in the order of arrival.
@@ -227,14 +220,6 @@ impl Instance {
             what: format!("{} (it has {}, of {} requests)", timeout.what, self.accepted(), self.arrivals()),
             within,
         })
-    }
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        if let Some(accepting) = &self.accepting {
-            accepting.abort();
-        }
     }
 }
 

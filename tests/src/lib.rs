@@ -12,6 +12,7 @@ pub mod behaviour;
 pub mod broker;
 pub mod check;
 pub mod directory;
+pub mod door;
 pub mod eventually;
 pub mod fixtures;
 pub mod http1;

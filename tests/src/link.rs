@@ -12,10 +12,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::ports;
+use crate::door::Door;
 
 /// 64 KiB each: 16 MiB on their way, more than a test sends in one round trip.
 const CHUNKS_ON_THE_WAY: usize = 256;
@@ -32,9 +32,8 @@ pub enum Direction {
 
 /// A proxy in front of one address. Closed on drop.
 pub struct Link {
-    listen: SocketAddr,
+    door: Door,
     shared: Arc<Shared>,
-    accepting: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -60,7 +59,7 @@ impl Link {
             stalled: watch::Sender::new(false),
             cuts: watch::Sender::new(0),
         });
-        let mut link = Self { listen: ports::free(), shared, accepting: None };
+        let mut link = Self { door: Door::closed(), shared };
         link.set_delay(delay);
         link.open().await?;
         Ok(link)
@@ -69,7 +68,7 @@ impl Link {
     /// Where to connect.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.listen
+        self.door.addr()
     }
 
     /// The delay from now on, one way.
@@ -105,11 +104,7 @@ impl Link {
 
     /// Closes all connections and refuses new ones, until [`Link::open`].
     pub async fn refuse(&mut self) {
-        if let Some(accepting) = self.accepting.take() {
-            accepting.abort();
-            // The error is the abort itself; the listener is closed when this returns.
-            let _aborted = accepting.await;
-        }
+        self.door.close().await;
     }
 
     /// Takes connections, on the same port as before.
@@ -117,19 +112,8 @@ impl Link {
     /// # Errors
     /// The listener can't be bound.
     pub async fn open(&mut self) -> std::io::Result<()> {
-        if self.accepting.is_none() {
-            let listener = TcpListener::bind(self.listen).await?;
-            self.accepting = Some(tokio::spawn(accept(listener, self.shared.clone())));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if let Some(accepting) = &self.accepting {
-            accepting.abort();
-        }
+        let shared = self.shared.clone();
+        self.door.open(|listener| accept(listener, shared)).await
     }
 }
 

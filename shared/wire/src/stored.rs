@@ -159,13 +159,6 @@ impl StoredActivity {
             body,
         })
     }
-
-    /// The value of an HTTP header that occurs once, as text.
-    #[must_use]
-    pub fn http_header(&self, name: &str) -> Option<&str> {
-        let value = &self.http.iter().find(|(known, _)| known == name)?.1;
-        std::str::from_utf8(value).ok()
-    }
 }
 
 /// `[["host","a.example"],..]`; bytes above 0x7F become U+0080..U+00FF, so that any bytes fit into a text.
