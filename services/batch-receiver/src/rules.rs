@@ -158,7 +158,8 @@ mod tests {
     fn batch(destination: &str, hosts: &[&str], target: &str) -> Batch {
         let lane = Lane { destination: destination.parse().expect("name"), source: "a.example".parse().expect("name") };
         let origin = Origin { site: "near".into(), created_us: 1 };
-        let header = BatchHeader { origin, lane, epoch: Epoch(1), gate: None, floor: Seq(0), prev: Seq(0) };
+        let header =
+            BatchHeader { origin, lane, epoch: Epoch(1), gate: None, floor: Seq(0), prev: Seq(0), profile: None };
         let item = BatchItem {
             seq: Seq(1),
             msg_id: MsgId::new("m1"),

@@ -54,7 +54,7 @@ impl Verdict {
     /// Is it refused for good? Only then does the answer's body matter: it says why.
     #[must_use]
     pub fn is_rejection(&self) -> bool {
-        self.answer().is_some_and(|answer| answer.outcome == Final::Rejected)
+        self.answer().is_some_and(|answer| answer.outcome.park_reason().is_some())
     }
 
     /// Status of the instance.
@@ -70,11 +70,7 @@ impl Verdict {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Final(answer) => match answer.outcome {
-                Final::Delivered => "delivered",
-                Final::Duplicate => "duplicate",
-                Final::Rejected => "rejected",
-            },
+            Self::Final(answer) => answer.outcome.as_str(),
             Self::Retry { .. } => "retry",
         }
     }

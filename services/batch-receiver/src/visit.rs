@@ -114,7 +114,7 @@ impl BatchVisit {
                     return match verdict {
                         Verdict::Final(answer) => Ok(answer),
                         Verdict::Retry { status, retry_after_s, cause } => {
-                            Err(End::Closed(Closing::Retry { seq, status, retry_after_s, cause }))
+                            Err(End::Closed(Closing::Retry { seq, status, retry_after_s, alive: false, cause }))
                         }
                     };
                 }
@@ -184,7 +184,7 @@ impl Lines {
 fn tell(lane: &fedstream_lane::Lane, closing: &Closing) {
     match closing {
         Closing::Done => tracing::debug!(%lane, "batch done"),
-        Closing::Retry { seq, status, retry_after_s, cause } => {
+        Closing::Retry { seq, status, retry_after_s, cause, .. } => {
             tracing::warn!(%lane, seq = seq.0, status, retry_after_s, cause, "an activity has to be tried again");
         }
         Closing::Gap { last } => tracing::warn!(%lane, last = last.0, "a batch came, an earlier one did not"),

@@ -82,7 +82,7 @@ async fn a_retry_ends_the_batch_and_nothing_after_it_is_begun() -> Result<()> {
     instance.takes(1).await?;
     instance.asked().await?.answer_with(503, &[("retry-after", "7")], "down");
     let cause = "the instance answered 503".to_owned();
-    let retry = Closing::Retry { seq: Seq(2), status: Some(503), retry_after_s: Some(7), cause };
+    let retry = Closing::Retry { seq: Seq(2), status: Some(503), retry_after_s: Some(7), alive: false, cause };
     assert_eq!(reply.lines().await?, [delivered(1), Line::End(retry)]);
     assert!(instance.is_idle());
 

@@ -127,7 +127,7 @@ async fn a_retry_is_known_from_the_head_of_the_answer_even_if_its_body_never_com
         stream.write_all(b"HTTP/1.1 503 Down\r\nretry-after: 7\r\ncontent-length: 9\r\n\r\nhalf").await?;
         let _open = hangs.then_some(stream);
         let cause = "the instance answered 503".to_owned();
-        let retry = Closing::Retry { seq: Seq(1), status: Some(503), retry_after_s: Some(7), cause };
+        let retry = Closing::Retry { seq: Seq(1), status: Some(503), retry_after_s: Some(7), alive: false, cause };
         assert_eq!(soon("the end of the batch", reply.lines()).await??, [Line::End(retry)], "hangs: {hangs}");
     }
     Ok(())

@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use fedstream_jetstream::{Broker, Created, Publisher, definitions, epochs, identity, purge};
 use fedstream_lane::{
-    Action, Answer, Batch, End, Epoch, Event, Final, GateId, Lane, Moment, ParkReason, PostId, SendWindow, Seq,
-    StopReason,
+    Action, Answer, Batch, End, Epoch, Event, GateId, Lane, Moment, ParkReason, PostId, SendWindow, Seq, StopReason,
 };
 use fedstream_service::context;
 use fedstream_service::shutdown::CancellationToken;
@@ -381,6 +380,7 @@ impl Owner {
             gate: batch.gate,
             floor: batch.floor,
             prev: batch.prev,
+            profile: None,
         }
     }
 
@@ -434,8 +434,8 @@ impl Owner {
         let outcome = answer.outcome;
         if let Some(held) = self.held.get_mut(seq) {
             let status = (answer.status != 0).then_some(answer.status);
-            held.end(outcome_name(outcome), status);
-            if outcome == Final::Rejected {
+            held.end(outcome.as_str(), status);
+            if outcome.park_reason().is_some() {
                 let activity_id = held.item.as_ref().map_or("", |item| item.activity_id.as_str());
                 tracing::warn!(lane = %self.lane, seq = seq.0, activity.id = activity_id, status = answer.status, "rejected by the instance: a copy is parked");
                 held.rejection = Some(answer);
@@ -445,7 +445,7 @@ impl Owner {
         self.trouble.over(self.epoch.0);
         self.shared.registry.update(&self.lane, |view| {
             view.settled += 1;
-            view.rejected += u64::from(outcome == Final::Rejected);
+            view.rejected += u64::from(outcome.park_reason().is_some());
         });
         Event::Outcome { post, seq, outcome }
     }
@@ -511,14 +511,6 @@ fn pass_a_panic_on(ended: Result<(), tokio::task::JoinError>) {
         && let Ok(panic) = error.try_into_panic()
     {
         std::panic::resume_unwind(panic);
-    }
-}
-
-fn outcome_name(outcome: Final) -> &'static str {
-    match outcome {
-        Final::Delivered => "delivered",
-        Final::Duplicate => "duplicate",
-        Final::Rejected => "rejected",
     }
 }
 

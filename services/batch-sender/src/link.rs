@@ -229,8 +229,9 @@ fn not_an_answer(response: &Response, gate: Option<GateId>) -> Option<String> {
 fn ended(closing: Closing) -> Ended {
     match closing {
         Closing::Done => Ended { end: End::Done, cause: None },
-        Closing::Retry { seq, retry_after_s, cause, .. } => {
-            Ended::because(End::Retry { seq, retry_after_ms: retry_after_s.map(seconds_to_ms) }, cause)
+        Closing::Retry { seq, status, retry_after_s, alive, cause } => {
+            let retry_after_ms = retry_after_s.map(seconds_to_ms);
+            Ended::because(End::Retry { seq, status, alive, retry_after_ms }, cause)
         }
         Closing::Gap { last } => {
             Ended::because(End::Gap, format!("an earlier batch is missing; the far side has sequence {last}"))

@@ -257,7 +257,7 @@ impl ReceiveGate {
 fn repeated(answer: Answer) -> Answer {
     match answer.outcome {
         Final::Delivered | Final::Duplicate => Answer { outcome: Final::Duplicate, ..answer },
-        Final::Rejected => answer,
+        Final::Rejected | Final::Expired | Final::Unprocessed => answer,
     }
 }
 

@@ -17,6 +17,7 @@ pub mod invariants;
 mod lane;
 mod memory;
 mod outcome;
+mod profile;
 mod window;
 
 pub use backoff::Backoff;
@@ -25,5 +26,6 @@ pub use ids::{Epoch, GateId, InvalidGateId, Moment, MsgId, Origin, PostId, Seq};
 pub use instance_name::{InstanceName, InvalidName};
 pub use lane::{INBOX_SUBJECTS, InvalidSubject, Lane};
 pub use memory::{Memory, MemoryLimits};
-pub use outcome::{Answer, Final};
-pub use window::{Action, Batch, End, Event, ParkReason, SendWindow, StopReason, WindowLimits};
+pub use outcome::{Answer, Final, InvalidReason, ParkReason};
+pub use profile::{InvalidProfile, Profile};
+pub use window::{Action, Batch, End, Event, SendWindow, StopReason, WindowLimits};

@@ -165,7 +165,7 @@ impl Reply {
 pub fn batch(gate: Option<GateId>, epoch: u64, prev: u64, seqs: &[u64]) -> Batch {
     let lane = Lane { destination: "b.example".parse().expect("name"), source: "a.example".parse().expect("name") };
     let origin = Origin { site: "near".into(), created_us: 1 };
-    let header = BatchHeader { origin, lane, epoch: Epoch(epoch), gate, floor: Seq(0), prev: Seq(prev) };
+    let header = BatchHeader { origin, lane, epoch: Epoch(epoch), gate, floor: Seq(0), prev: Seq(prev), profile: None };
     Batch { header, items: seqs.iter().map(|seq| item(*seq)).collect() }
 }
 

@@ -16,10 +16,10 @@
 
 use std::collections::VecDeque;
 
-use crate::{Backoff, Epoch, Final, GateId, Moment, PostId, Seq, invariants};
+use crate::{Backoff, Epoch, Final, GateId, Moment, ParkReason, PostId, Seq, invariants};
 
 pub(crate) use view::WindowView;
-pub use vocabulary::{Action, Batch, End, Event, ParkReason, StopReason, WindowLimits};
+pub use vocabulary::{Action, Batch, End, Event, StopReason, WindowLimits};
 
 #[cfg(test)]
 mod tests;
@@ -231,7 +231,7 @@ impl SendWindow {
         item.attempts += 1;
         item.state = match outcome {
             Final::Delivered | Final::Duplicate => State::Settled,
-            Final::Rejected => State::Rejected,
+            Final::Rejected | Final::Expired | Final::Unprocessed => State::Rejected,
         };
         self.gate_is_proven();
         self.backoff.progressed();

@@ -137,7 +137,12 @@ fn a_retry_rewinds_to_the_floor_and_waits() {
     let batch = post(&mut window, 0);
     outcome(&mut window, batch.post, 10, Final::Delivered);
     window.poll(Moment(0));
-    end(&mut window, 0, batch.post, End::Retry { seq: Seq(13), retry_after_ms: Some(700) });
+    end(
+        &mut window,
+        0,
+        batch.post,
+        End::Retry { seq: Seq(13), status: Some(503), alive: false, retry_after_ms: Some(700) },
+    );
     assert_eq!(window.poll(Moment(699)), None);
     assert_eq!(window.next_deadline(), Some(Moment(700)));
     let batch = post(&mut window, 700);
@@ -172,7 +177,12 @@ fn an_instance_that_is_down_after_a_new_gate_is_no_second_receiver() {
     let batch = post(&mut window, 0);
     end(&mut window, 0, batch.post, End::Lost);
     let batch = post(&mut window, 100);
-    end(&mut window, 100, batch.post, End::Retry { seq: Seq(10), retry_after_ms: None });
+    end(
+        &mut window,
+        100,
+        batch.post,
+        End::Retry { seq: Seq(10), status: Some(503), alive: false, retry_after_ms: None },
+    );
     assert!(window.failures() > 0 && !window.gate_alternates());
 }
 

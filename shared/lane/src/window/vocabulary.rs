@@ -1,6 +1,6 @@
 //! The vocabulary of a window: what happens to it, and what it wants done.
 
-use crate::{Epoch, Final, GateId, PostId, Seq};
+use crate::{Epoch, Final, GateId, ParkReason, PostId, Seq};
 
 /// Bounds of one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +75,11 @@ pub enum End {
     Retry {
         /// The item.
         seq: Seq,
+        /// Its HTTP status, where it gave one.
+        status: Option<u16>,
+        /// Since the attempt before this one the instance is known to have answered others: evidence that the activity
+        /// is the trouble (DESIGN section 8, `poison`).
+        alive: bool,
         /// What the instance asked for.
         retry_after_ms: Option<u64>,
     },
@@ -124,26 +129,6 @@ pub enum Action {
     },
     /// This owner is done with the lane.
     Stop(StopReason),
-}
-
-/// Why an activity leaves its lane undelivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ParkReason {
-    /// The instance refused it for good.
-    Rejected,
-    /// Written by another version, or by another program.
-    Unreadable,
-}
-
-impl ParkReason {
-    /// The word in headers, ids and logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rejected => "rejected",
-            Self::Unreadable => "unreadable",
-        }
-    }
 }
 
 /// Why an owner stops.

@@ -296,7 +296,7 @@ impl World {
             self.outcome(at.post, at.seq, outcome);
         } else {
             self.gate.finished(None);
-            self.end(at.post, End::Retry { seq: at.seq, retry_after_ms: None });
+            self.end(at.post, End::Retry { seq: at.seq, status: Some(503), alive: false, retry_after_ms: None });
         }
     }
 

@@ -42,6 +42,8 @@ pub enum Closing {
         status: Option<u16>,
         /// What the instance asked for, seconds.
         retry_after_s: Option<u64>,
+        /// Since the attempt before this one the instance is known to have answered others.
+        alive: bool,
         /// The reason in words.
         cause: String,
     },
@@ -99,6 +101,8 @@ struct Raw {
     body: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_s: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    alive: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,6 +117,8 @@ enum RawOutcome {
     Delivered,
     Duplicate,
     Rejected,
+    Expired,
+    Unprocessed,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -136,6 +142,8 @@ impl Line {
                     Final::Delivered => RawOutcome::Delivered,
                     Final::Duplicate => RawOutcome::Duplicate,
                     Final::Rejected => RawOutcome::Rejected,
+                    Final::Expired => RawOutcome::Expired,
+                    Final::Unprocessed => RawOutcome::Unprocessed,
                 };
                 let status = (answer.status != 0).then_some(answer.status);
                 Raw {
@@ -168,6 +176,8 @@ impl Line {
                     RawOutcome::Delivered => Final::Delivered,
                     RawOutcome::Duplicate => Final::Duplicate,
                     RawOutcome::Rejected => Final::Rejected,
+                    RawOutcome::Expired => Final::Expired,
+                    RawOutcome::Unprocessed => Final::Unprocessed,
                 };
                 Ok(Self::Outcome(
                     Seq(seq),
@@ -186,8 +196,8 @@ fn raw_closing(closing: Closing) -> Raw {
     let end = |end| Raw { end: Some(end), ..Raw::default() };
     match closing {
         Closing::Done => end(RawEnd::Done),
-        Closing::Retry { seq, status, retry_after_s, cause } => {
-            Raw { seq: Some(seq.0), status, retry_after_s, cause: Some(cause), ..end(RawEnd::Retry) }
+        Closing::Retry { seq, status, retry_after_s, alive, cause } => {
+            Raw { seq: Some(seq.0), status, retry_after_s, alive, cause: Some(cause), ..end(RawEnd::Retry) }
         }
         Closing::Gap { last } => Raw { last: Some(last.0), ..end(RawEnd::Gap) },
         Closing::Overloaded { retry_after_s } => Raw { retry_after_s, ..end(RawEnd::Overloaded) },
@@ -202,6 +212,7 @@ fn parse_closing(end: RawEnd, raw: Raw) -> Option<Closing> {
             seq: Seq(raw.seq?),
             status: raw.status,
             retry_after_s: raw.retry_after_s,
+            alive: raw.alive,
             cause: raw.cause.unwrap_or_default(),
         },
         RawEnd::Gap => Closing::Gap { last: Seq(raw.last?) },
@@ -289,6 +300,7 @@ mod tests {
                 seq: Seq(18),
                 status: Some(503),
                 retry_after_s: Some(7),
+                alive: true,
                 cause: "the instance answered 503".into(),
             }),
         ]

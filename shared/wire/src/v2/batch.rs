@@ -12,12 +12,13 @@
 //! | 7 | floor | 7 | activity id |
 //! | 8 | prev | 8 | traceparent, or absent |
 //! | 9 | number of activity items | 9 | tracestate, or absent |
+//! | 10 | profile, or absent: the receiver's own | | |
 //!
 //! Unknown keys are skipped, so that a later version can add some. The number of items in the header tells a batch
 //! that was cut from one that ends.
 
 use bytes::Bytes;
-use fedstream_lane::{Epoch, GateId, Lane, MsgId, Origin, Seq};
+use fedstream_lane::{Epoch, GateId, Lane, MsgId, Origin, Profile, Seq};
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 
@@ -44,6 +45,8 @@ pub struct BatchHeader {
     pub floor: Seq,
     /// The item that this owner put just before the first one, or the floor.
     pub prev: Seq,
+    /// How the instance's refusals are read; none: as the receiver is told.
+    pub profile: Option<Profile>,
 }
 
 /// One activity of a batch.
@@ -187,7 +190,7 @@ fn infallible<T>(result: Result<T, minicbor::encode::Error<std::convert::Infalli
 }
 
 fn encode_header(e: &mut Encoder<Vec<u8>>, header: &BatchHeader, items: usize) -> Encoded {
-    let fields = 9 + u64::from(header.gate.is_some());
+    let fields = 9 + u64::from(header.gate.is_some()) + u64::from(header.profile.is_some());
     infallible((|| {
         e.map(fields)?.u8(0)?.u64(VERSION)?;
         e.u8(1)?.str(&header.origin.site)?.u8(2)?.u64(header.origin.created_us)?;
@@ -197,6 +200,9 @@ fn encode_header(e: &mut Encoder<Vec<u8>>, header: &BatchHeader, items: usize) -
             e.u8(6)?.u64(gate.0)?;
         }
         e.u8(7)?.u64(header.floor.0)?.u8(8)?.u64(header.prev.0)?.u8(9)?.u64(items as u64)?;
+        if let Some(profile) = header.profile {
+            e.u8(10)?.str(profile.as_str())?;
+        }
         Ok(())
     })())
 }
@@ -256,6 +262,7 @@ fn decode_header(d: &mut Decoder<'_>) -> Result<(BatchHeader, u64), Error> {
     let at = At { item: 0 };
     let (mut version, mut site, mut created, mut destination, mut source) = (None, None, None, None, None);
     let (mut epoch, mut gate, mut floor, mut prev, mut count) = (None, None, None, None, None);
+    let mut profile = None;
     at.map(d, |key, d| {
         match key {
             0 => {
@@ -274,6 +281,7 @@ fn decode_header(d: &mut Decoder<'_>) -> Result<(BatchHeader, u64), Error> {
             7 => floor = Some(Seq(at.field("floor", d.u64())?)),
             8 => prev = Some(Seq(at.field("prev", d.u64())?)),
             9 => count = Some(at.field("number of items", d.u64())?),
+            10 => profile = Some(at.field("profile", at.field("profile", d.str())?.parse())?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -287,6 +295,7 @@ fn decode_header(d: &mut Decoder<'_>) -> Result<(BatchHeader, u64), Error> {
         gate,
         floor: at.need("floor", floor)?,
         prev: at.need("prev", prev)?,
+        profile,
     };
     if header.prev < header.floor {
         return Err(Error::Field { item: 0, field: "prev (below the floor)" });
@@ -378,6 +387,7 @@ mod tests {
             gate: Some(GateId(0xfeed_face_0000_0001)),
             floor: Seq(9),
             prev: Seq(10),
+            profile: None,
         };
         Batch { header, items: vec![item(12), item(15)] }
     }
@@ -390,7 +400,7 @@ mod tests {
     fn a_batch_reads_back() {
         assert_eq!(decode(batch().encode()), Ok(batch()));
         let mut empty = batch();
-        (empty.header.gate, empty.items) = (None, vec![]);
+        (empty.header.gate, empty.header.profile, empty.items) = (None, Some(Profile::Lemmy), vec![]);
         assert_eq!(decode(empty.encode()), Ok(empty));
     }
 
