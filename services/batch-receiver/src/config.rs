@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use envconfig::Envconfig;
-use fedstream_lane::{GateLimits, InstanceName, MemoryLimits};
+use fedstream_lane::{GateLimits, InstanceName, MemoryLimits, Profile};
 use fedstream_service::Service;
 use fedstream_service::client_addr::{self, ClientRules, Network};
 use fedstream_service::config::common::{self, CommonConfig};
@@ -18,6 +18,7 @@ use fedstream_service::paths::PathPattern;
 use http::uri::Authority;
 
 use crate::credential;
+use crate::witness::ProbePath;
 
 /// What the headers of an activity may add to its body in a batch: the front door takes 16 KiB by default, and says
 /// itself when it is told to take more than this.
@@ -37,7 +38,7 @@ pub static SERVICE: Service = Service {
     variables: &[&VARIABLES, &client_addr::VARIABLES, &common::variables("127.0.0.1:9092")],
 };
 
-static VARIABLES: [Variable; 21] = [
+static VARIABLES: [Variable; 23] = [
     Variable::new::<SocketAddr>("FED_LISTEN", "127.0.0.1:8081", "address for batches").default("127.0.0.1:8081"),
     Variable::new::<UrlPath>("FED_BATCH_PATH", "/batch", "path for batches").default("/batch"),
     Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "what senders put behind \"Authorization: Bearer\"")
@@ -64,6 +65,19 @@ static VARIABLES: [Variable; 21] = [
         "where the instance is reached; unset: at the activity's Host",
     )
     .optional(),
+    Variable::new::<Profile>(
+        "FED_PROFILE",
+        "lemmy",
+        "how a refusal (4xx) is read where a batch names no profile: lemmy and mastodon look into its body for an activity \
+         that is known already, a signature too old, or a passing fault; generic goes by the status alone",
+    )
+    .default("generic"),
+    Variable::new::<ProbePath>(
+        "FED_DESTINATION_PROBE",
+        "/nodeinfo/2.0",
+        "path that is asked for after a 500 or 501: a 200 says that the activity is at fault, not the instance; off: never asked",
+    )
+    .default("/nodeinfo/2.1"),
     Variable::new::<Count>("FED_BATCH_ITEMS_MAX", "1000", "activities in a batch").default("1000"),
     Variable::new::<Bytes>("FED_BATCH_BODY_MAX", "64MiB", "bytes of a batch, inflated").default("64MiB"),
     Variable::new::<Bytes>(
@@ -129,6 +143,12 @@ pub struct Config {
     /// Where the instance is reached, if not at the activity's Host.
     #[envconfig(from = "OVERRIDE_DESTINATION_DOMAIN")]
     pub domain: Option<Authority>,
+    /// How a refusal is read where a batch names no profile.
+    #[envconfig(from = "FED_PROFILE")]
+    pub profile: Profile,
+    /// Path that is asked for after a fault of the instance.
+    #[envconfig(from = "FED_DESTINATION_PROBE")]
+    pub destination_probe: ProbePath,
     /// Activities in a batch.
     #[envconfig(from = "FED_BATCH_ITEMS_MAX")]
     pub batch_items_max: Count,
@@ -277,6 +297,8 @@ mod tests {
         assert_eq!(names, ["aussie.zone", "b.example:8443"]);
         assert_eq!(config.batch_path.as_str(), "/batch");
         assert_eq!(config.protocol, Scheme::Https);
+        assert_eq!(config.profile, Profile::Generic);
+        assert_eq!(config.destination_probe, "/nodeinfo/2.1".parse().expect("a path"));
     }
 
     #[test]
@@ -310,6 +332,8 @@ mod tests {
         assert!(with("FED_SILENCE", "0").starts_with("FED_SILENCE: must be above zero"));
         assert!(with("FED_BATCH_PATH", "/{batch}").starts_with("FED_BATCH_PATH: "));
         assert!(with("OVERRIDE_DESTINATION_PROTOCOL", "ftp").starts_with("OVERRIDE_DESTINATION_PROTOCOL: "));
+        assert!(with("FED_PROFILE", "misskey").contains("not one of generic, lemmy, mastodon"));
+        assert!(with("FED_DESTINATION_PROBE", "nodeinfo").starts_with("FED_DESTINATION_PROBE: "));
         assert!(with("OVERRIDE_DESTINATION_DOMAIN", "u@lemmy").starts_with("OVERRIDE_DESTINATION_DOMAIN: "));
     }
 }

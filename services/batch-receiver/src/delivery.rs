@@ -1,9 +1,12 @@
 //! One activity at the instance, in a task of its own: hyper cancels a handler whose connection closes, and an
 //! activity that was begun must have its outcome known here whatever becomes of the batch that brought it.
+//!
+//! Two lines a delivery, at debug level, are a record that somebody else can check: what was at the instance from when
+//! to when, in which order, and whose it was. Between them the gate lets nothing else of the lane begin.
 
 use std::sync::Arc;
 
-use fedstream_lane::Lane;
+use fedstream_lane::{Epoch, Final, GateId, Lane, Profile};
 use fedstream_service::context;
 use http::uri::Authority;
 use tokio::task::JoinHandle;
@@ -11,11 +14,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::gates::AtInstance;
+use crate::lane_gate::AtInstance;
 use crate::parcel::Parcel;
 use crate::replay::Replay;
 use crate::room::Place;
 use crate::verdict::Verdict;
+use crate::witness::Witness;
 
 /// What a batch's deliveries share.
 #[derive(Clone, Debug)]
@@ -28,6 +32,14 @@ pub struct Deliveries {
     pub address: Authority,
     /// The batch's lane.
     pub lane: Lane,
+    /// Its owner's epoch.
+    pub epoch: Epoch,
+    /// The life of the gate that it is for.
+    pub gate: GateId,
+    /// How the instance's refusals are read.
+    pub profile: Profile,
+    /// What is known of the instance.
+    pub witness: Option<Arc<Witness>>,
     /// The batch's span.
     pub batch: Span,
     /// What the batch holds, for as long as the visit or a delivery goes on: each activity is a part of the batch's
@@ -36,16 +48,34 @@ pub struct Deliveries {
     pub place: Arc<Place>,
 }
 
+/// What became of one.
+#[derive(Debug)]
+pub struct Ended {
+    /// What the instance's answer means.
+    pub verdict: Verdict,
+    /// For an activity that the instance failed on: since the attempt before, is it known to have answered others?
+    pub alive: bool,
+}
+
 impl Deliveries {
     /// Begins one. The handle only listens: dropped, the delivery goes on, and the gate hears of its end.
-    pub fn begin(&self, parcel: Parcel, at_instance: AtInstance) -> JoinHandle<Verdict> {
+    pub fn begin(&self, parcel: Parcel, at_instance: AtInstance) -> JoinHandle<Ended> {
         let span = self.span(&parcel);
         let this = self.clone();
         let task = async move {
-            let verdict = this.replay.deliver(&this.address, &parcel).await;
+            let (lane, seq, epoch, gate, msg_id) = (&this.lane, parcel.seq, this.epoch.0, this.gate, &parcel.msg_id);
+            tracing::debug!(%lane, seq = seq.0, epoch, %gate, %msg_id, "delivery begun");
+            let verdict = this.replay.deliver(&this.address, this.profile, &parcel).await;
+            let (outcome, status) = (verdict.name(), verdict.status());
+            tracing::debug!(%lane, seq = seq.0, epoch, %gate, %msg_id, outcome, status, "delivery ended");
             this.tell(&parcel, &verdict);
-            at_instance.finish(verdict.answer().cloned());
-            verdict
+            // Before the next one begins: what is heard of it counts as later.
+            let alive = this
+                .witness
+                .as_ref()
+                .is_some_and(|witness| witness.heard(&lane.source, seq, msg_id, &verdict, &this.address));
+            at_instance.finish(&verdict);
+            Ended { verdict, alive }
         };
         self.tasks.spawn(task.instrument(span))
     }
@@ -88,13 +118,12 @@ impl Deliveries {
         }
         let (lane, seq, activity_id) = (&self.lane, parcel.seq.0, &parcel.activity_id);
         match verdict {
-            Verdict::Final(answer) => match &answer.body {
-                None => tracing::debug!(%lane, seq, activity.id = activity_id, status = answer.status, "delivered"),
-                Some(body) => {
-                    span.record("otel.status_code", "ERROR");
-                    tracing::warn!(%lane, seq, activity.id = activity_id, status = answer.status, answer = %beginning(body), "rejected by the instance");
-                }
-            },
+            Verdict::Final(answer) => {
+                let Some(body) = &answer.body else { return };
+                span.record("otel.status_code", "ERROR");
+                let (status, body) = (answer.status, beginning(body));
+                tracing::warn!(%lane, seq, activity.id = activity_id, status, answer = %body, "{}", not_taken(answer.outcome));
+            }
             // The batch tells of it, once: it ends here.
             Verdict::Retry { cause, .. } => {
                 span.record("otel.status_code", "ERROR");
@@ -109,6 +138,15 @@ fn name(path: &str) -> String {
     match path.rsplit_once('/') {
         Some(("", _)) | None => format!("POST {path}"),
         Some((_, last)) => format!("POST */{last}"),
+    }
+}
+
+/// Why a copy of it will be parked.
+fn not_taken(outcome: Final) -> &'static str {
+    match outcome {
+        Final::Expired => "the instance no longer takes the signature",
+        Final::Unprocessed => "the instance gave up in the middle of the activity",
+        Final::Rejected | Final::Delivered | Final::Duplicate => "rejected by the instance",
     }
 }
 
@@ -160,6 +198,10 @@ mod tests {
             tasks: TaskTracker::new(),
             address: address.parse().expect("an address"),
             lane: Lane { destination: "b.example".parse().expect("name"), source: "a.example".parse().expect("name") },
+            epoch: Epoch(1),
+            gate: GateId(1),
+            profile: Profile::Generic,
+            witness: None,
             batch: tracing::info_span!("batch"),
             place: Arc::new(place),
         }

@@ -27,7 +27,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use fedstream_lane::{Head, Refusal};
+use fedstream_lane::{Head, Profile, Refusal};
 use fedstream_service::client_addr::ClientRules;
 use fedstream_service::context;
 use fedstream_service::http_server::Peer;
@@ -56,6 +56,7 @@ use crate::room::{Full, Place, Room};
 use crate::rules::{self, Rules};
 use crate::strangers::Strangers;
 use crate::visit::{BatchVisit, COME_BACK, Lines};
+use crate::witness::Witnesses;
 
 /// Lines that wait for the sender to take them; an item more is not begun before one is taken.
 const LINES_WAITING_MAX: usize = 16;
@@ -84,6 +85,9 @@ pub struct Endpoint {
     room: Room,
     gates: Gates,
     replay: Arc<Replay>,
+    witnesses: Witnesses,
+    /// For a batch that names none.
+    profile: Profile,
     clock: Clock,
     limits: Limits,
     strangers: Strangers,
@@ -108,13 +112,18 @@ impl Endpoint {
     /// An endpoint that lets nothing more in once `stopping` is cancelled.
     #[must_use]
     pub fn new(config: &Config, rules: Rules, replay: Replay, stopping: CancellationToken) -> Self {
+        let (replay, tasks) = (Arc::new(replay), TaskTracker::new());
+        let destinations = config.destinations.as_slice();
+        let witnesses = Witnesses::new(destinations, &config.destination_probe, &replay, &tasks, &stopping);
         Self {
             clients: config.client_rules(),
             credential: Credential::new(config.authorization.as_ref().map(|secret| secret.expose())),
             rules,
             room: Room::new(config.batches_max.get(), config.inflight_bytes.get()),
             gates: Gates::new(config.gate_limits(), config.lanes_max.get()),
-            replay: Arc::new(replay),
+            replay,
+            witnesses,
+            profile: config.profile,
             clock: Clock::start(),
             limits: Limits {
                 request_bytes: config.request_body_max.get(),
@@ -124,15 +133,21 @@ impl Endpoint {
                 silence: config.silence.get(),
             },
             strangers: Strangers::default(),
-            tasks: TaskTracker::new(),
+            tasks,
             stopping,
         }
     }
 
-    /// The gates, for the admin page.
+    /// The gates.
     #[must_use]
     pub fn gates(&self) -> &Gates {
         &self.gates
+    }
+
+    /// What is known of each lane, for the admin page.
+    #[must_use]
+    pub fn lanes_page(&self) -> serde_json::Value {
+        self.gates.page(|lane| self.witnesses.faulty_head(lane))
     }
 
     /// What is under way, waited for at shutdown.
@@ -303,7 +318,8 @@ impl Endpoint {
             context::link(span, activity.as_ref());
         }
         let head = Head { gate: header.gate, origin: header.origin.clone(), epoch: header.epoch, floor: header.floor };
-        let admitted = self.gates.admit(&header.lane, &head).map_err(not_admitted)?;
+        let profile = header.profile.unwrap_or(self.profile);
+        let admitted = self.gates.admit(&header.lane, &head, profile).map_err(not_admitted)?;
         if admitted.adopted {
             tracing::info!(lane = %header.lane, epoch = header.epoch.0, origin = %header.origin, floor = header.floor.0, "a new owner of the lane");
         }
@@ -314,13 +330,16 @@ impl Endpoint {
                 replay: self.replay.clone(),
                 tasks: self.tasks.clone(),
                 address: allowed.address,
+                witness: self.witnesses.of(&header.lane).cloned(),
                 lane: header.lane,
+                epoch: header.epoch,
+                gate: self.gates.id(),
+                profile,
                 batch: span.clone(),
                 place: Arc::new(place),
             },
             clock: self.clock,
             stopping: self.stopping.clone(),
-            epoch: header.epoch,
             prev: header.prev,
             lines: Lines::new(sender, self.limits.silence),
         };

@@ -6,7 +6,8 @@
 //!   POST /batch ──▶ credential, room, rules ──▶ visit ⇄ LaneGate (pure: fedstream_lane::ReceiveGate)
 //!              ◀── ndjson, line by line ───────  │
 //!                                              delivery: a task of its own ──▶ replay ──▶ instance
-//!                                                        verdict ◀── what its answer means
+//!                                                verdict, profile ◀── what its answer means
+//!                                                witness, evidence ◀── is it the activity or the instance?
 //! ```
 //!
 //! It keeps no state beyond its memory: a restart is a new life of its gates, and what was sent to the old one is
@@ -18,14 +19,18 @@ mod clock;
 mod credential;
 mod delivery;
 mod endpoint;
+mod evidence;
 mod gates;
+mod lane_gate;
 mod parcel;
+mod profile;
 mod replay;
 mod room;
 mod rules;
 mod strangers;
 mod verdict;
 mod visit;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -77,8 +82,8 @@ pub async fn run(
     let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
 
     let readiness = Readiness::new(&[LISTENING]);
-    let gates = endpoint.clone();
-    let admin = Admin::new(readiness.clone()).lanes(move || std::future::ready(gates.gates().page()));
+    let shown = endpoint.clone();
+    let admin = Admin::new(readiness.clone()).lanes(move || std::future::ready(shown.lanes_page()));
     let admin_stop = CancellationToken::new();
     let admin_server = tokio::spawn(admin.serve(admin_listener, admin_stop.clone()));
 
@@ -90,6 +95,7 @@ pub async fn run(
         destinations = %config.destinations.as_slice().iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         protocol = config.protocol.as_str(),
         at = config.domain.as_ref().map(tracing::field::display),
+        profile = config.profile.as_str(),
         "taking batches"
     );
     if config.authorization.is_none() {

@@ -11,11 +11,12 @@ use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use fedstream_lane::{InstanceName, Profile};
 use fedstream_service::config::Scheme;
 use fedstream_service::config::Span;
-use http::header::RETRY_AFTER;
-use http::uri::Authority;
-use http::{Method, Request, Response, Uri};
+use http::header::{ACCEPT, HOST, RETRY_AFTER, USER_AGENT};
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
@@ -26,7 +27,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Config;
 use crate::parcel::Parcel;
-use crate::verdict::{Verdict, verdict};
+use crate::verdict::{self, Verdict};
 
 /// An instance may close an idle connection at 5 s (actix does); one that is closing is not used again.
 const POOL_IDLE: Duration = Duration::from_secs(3);
@@ -40,7 +41,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is read of an answer. The rest is dropped with its connection.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// The body of anything but a rejection changes nothing and is read only so that the connection can be used again.
+/// For a probe, from the connection to the last byte: it asks whether the instance is well.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The body of anything but a refusal changes nothing and is read only so that the connection can be used again.
 const UNNEEDED_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A cause is a line for people.
@@ -94,8 +98,8 @@ impl Replay {
         Ok(Self { client, protocol: config.protocol, timeout: config.delivery_timeout.get() })
     }
 
-    /// Takes one activity to the instance.
-    pub async fn deliver(&self, address: &Authority, parcel: &Parcel) -> Verdict {
+    /// Takes one activity to the instance, whose refusals are read as `profile` says.
+    pub async fn deliver(&self, address: &Authority, profile: Profile, parcel: &Parcel) -> Verdict {
         let request = match self.request(address, parcel) {
             Ok(request) => request,
             Err(error) => return Verdict::unanswered(format!("no request can be made: {error}")),
@@ -108,20 +112,41 @@ impl Replay {
         };
         let (status, retry_after) = (response.status().as_u16(), header(&response, &RETRY_AFTER));
         let now = SystemTime::now();
-        let decided = verdict(status, retry_after.as_deref(), b"", now);
-        if !decided.is_rejection() {
+        if let Some(decided) = verdict::by_head(status, retry_after.as_deref(), now) {
             drop(timeout(UNNEEDED_BODY_TIMEOUT, read(response.into_body())).await);
             return decided;
         }
         match within(deadline, read(response.into_body())).await {
-            Some(body) => verdict(status, retry_after.as_deref(), &body, now),
-            // A rejection is for good; half a reason is none.
+            Some(body) => verdict::by_body(profile, status, retry_after.as_deref(), &body, now),
+            // A refusal is for good; half a reason is none.
             None => Verdict::Retry {
                 status: Some(status),
                 retry_after_s: None,
                 cause: format!("the instance answered {status}, but its answer broke off"),
             },
         }
+    }
+
+    /// Does the instance answer 200 to a question that is about no activity? Asked as the deliveries are: the same way,
+    /// under the destination's name, as somebody who came by https.
+    pub async fn probe(&self, address: &Authority, destination: &InstanceName, path: &PathAndQuery) -> bool {
+        let uri = Uri::builder().scheme(self.protocol.as_str()).authority(address.clone()).path_and_query(path.clone());
+        let request = uri.build().and_then(|uri| {
+            Request::get(uri)
+                .header(HOST, destination.as_str())
+                .header(USER_AGENT, concat!("fedstream/", env!("CARGO_PKG_VERSION")))
+                .header(ACCEPT, "application/json")
+                // Some instances send everybody else to https.
+                .header("x-forwarded-proto", Scheme::Https.as_str())
+                .body(Full::new(Bytes::new()))
+        });
+        let Ok(request) = request else { return false };
+        let asking = async {
+            let response = self.client.request(request).await.ok()?;
+            let status = response.status();
+            read(response.into_body()).await.ok().map(|_| status)
+        };
+        timeout(PROBE_TIMEOUT, asking).await.ok().flatten() == Some(StatusCode::OK)
     }
 
     fn request(&self, address: &Authority, parcel: &Parcel) -> Result<Request<Full<Bytes>>, http::Error> {

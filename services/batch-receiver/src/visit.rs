@@ -7,15 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fedstream_lane::{Answer, Epoch, Moment, Seq, Visit};
+use fedstream_lane::{Answer, Moment, Seq, Visit};
 use fedstream_wire::v2::{Closing, Line};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::delivery::Deliveries;
-use crate::gates::{LaneGate, Turn};
+use crate::delivery::{Deliveries, Ended};
+use crate::lane_gate::{Adoption, LaneGate, Patience, Turn};
 use crate::parcel::Parcel;
 use crate::verdict::Verdict;
 
@@ -36,8 +36,6 @@ pub struct BatchVisit {
     pub clock: Clock,
     /// Cancelled at shutdown: no further item is begun.
     pub stopping: CancellationToken,
-    /// Its owner's epoch.
-    pub epoch: Epoch,
     /// The item that its owner put before the next one.
     pub prev: Seq,
     /// To the sender.
@@ -75,6 +73,9 @@ impl BatchVisit {
     }
 
     async fn all(&mut self, parcels: Vec<Parcel>) -> End {
+        if parcels.is_empty() {
+            return self.adopted().await.unwrap_or_else(|end| end);
+        }
         for parcel in parcels {
             let seq = parcel.seq;
             let outcome = match self.item(parcel).await {
@@ -89,32 +90,57 @@ impl BatchVisit {
         End::Closed(Closing::Done)
     }
 
-    /// One item's final outcome.
-    async fn item(&mut self, parcel: Parcel) -> Result<Answer, End> {
-        let since = self.clock.now();
+    /// A batch of nothing closes the gate for older epochs, for a lane that goes on elsewhere: it is done when nothing of
+    /// theirs is at the instance any more.
+    async fn adopted(&mut self) -> Result<End, End> {
         let mut changes = self.gate.changes();
         loop {
-            // Both are asked again after every wait, with no await before the item is begun.
-            if self.stopping.is_cancelled() {
-                return Err(End::Closed(Closing::Overloaded { retry_after_s: Some(COME_BACK.as_secs()) }));
-            }
-            if self.lines.sender.is_closed() {
-                return Err(End::Gone);
-            }
+            self.goes_on()?;
             changes.mark_unchanged();
-            let visit = Visit { epoch: self.epoch, prev: self.prev, seq: parcel.seq, msg_id: &parcel.msg_id, since };
-            match self.gate.step(self.clock.now(), &visit) {
+            match self.gate.adoption(self.deliveries.epoch) {
+                Adoption::InForce => return Ok(End::Closed(Closing::Done)),
+                Adoption::Coming => self.wait(&mut changes, None).await?,
+                Adoption::Stale(known) => return Err(End::Closed(Closing::StaleEpoch { known })),
+            }
+        }
+    }
+
+    /// Ends the visit at shutdown, and when nobody would hear the outcome.
+    fn goes_on(&self) -> Result<(), End> {
+        if self.stopping.is_cancelled() {
+            return Err(End::Closed(Closing::Overloaded { retry_after_s: Some(COME_BACK.as_secs()) }));
+        }
+        if self.lines.sender.is_closed() {
+            return Err(End::Gone);
+        }
+        Ok(())
+    }
+
+    /// One item's final outcome.
+    async fn item(&mut self, parcel: Parcel) -> Result<Answer, End> {
+        let (epoch, since) = (self.deliveries.epoch, self.clock.now());
+        let mut patience = Patience::from(since);
+        let mut changes = self.gate.changes();
+        loop {
+            // All of it is asked again after every wait, with no await before the item is begun.
+            self.goes_on()?;
+            // Before the gate is asked: a change after that is heard.
+            changes.mark_unchanged();
+            let visit = Visit { epoch, prev: self.prev, seq: parcel.seq, msg_id: &parcel.msg_id, since };
+            match self.gate.step(self.clock.now(), &mut patience, &visit) {
                 Turn::Deliver(at_instance) => {
                     let seq = parcel.seq;
                     let delivery = self.deliveries.begin(parcel, at_instance);
-                    let verdict = self.lines.alive_while(delivery).await?.unwrap_or_else(|error| {
+                    let ended = self.lines.alive_while(delivery).await?.unwrap_or_else(|error| {
                         tracing::error!(%seq, %error, "a delivery ended without a verdict");
-                        Verdict::unanswered("the delivery failed inside the batch-receiver")
+                        let verdict = Verdict::unanswered("the delivery failed inside the batch-receiver");
+                        Ended { verdict, alive: false }
                     });
-                    return match verdict {
+                    let alive = ended.alive;
+                    return match ended.verdict {
                         Verdict::Final(answer) => Ok(answer),
                         Verdict::Retry { status, retry_after_s, cause } => {
-                            Err(End::Closed(Closing::Retry { seq, status, retry_after_s, alive: false, cause }))
+                            Err(End::Closed(Closing::Retry { seq, status, retry_after_s, alive, cause }))
                         }
                     };
                 }
@@ -128,6 +154,8 @@ impl BatchVisit {
 
     /// Until the gate changed, that moment has come, or the process is told to stop.
     async fn wait(&mut self, changes: &mut watch::Receiver<()>, until: Option<Moment>) -> Result<(), End> {
+        let gate = self.gate.clone();
+        let _waiting = gate.waiting();
         let due = until.map(|moment| self.clock.due(moment));
         let at_due = async {
             match due {
@@ -184,8 +212,8 @@ impl Lines {
 fn tell(lane: &fedstream_lane::Lane, closing: &Closing) {
     match closing {
         Closing::Done => tracing::debug!(%lane, "batch done"),
-        Closing::Retry { seq, status, retry_after_s, cause, .. } => {
-            tracing::warn!(%lane, seq = seq.0, status, retry_after_s, cause, "an activity has to be tried again");
+        Closing::Retry { seq, status, retry_after_s, alive, cause } => {
+            tracing::warn!(%lane, seq = seq.0, status, retry_after_s, alive, cause, "an activity has to be tried again");
         }
         Closing::Gap { last } => tracing::warn!(%lane, last = last.0, "a batch came, an earlier one did not"),
         Closing::Overloaded { .. } => tracing::info!(%lane, "a batch is not finished: this receiver stops"),

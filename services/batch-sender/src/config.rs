@@ -1,8 +1,10 @@
 //! The variables of this service.
 
+use std::time::Duration;
+
 use envconfig::Envconfig;
-use fedstream_jetstream::{NatsSettings, StreamsMode};
-use fedstream_lane::{Backoff, WindowLimits};
+use fedstream_jetstream::{Created, NatsSettings, StreamsMode};
+use fedstream_lane::{Backoff, Origin, WindowLimits};
 use fedstream_service::Service;
 use fedstream_service::config::common::{self, CommonConfig};
 use fedstream_service::config::nats::{self, NatsConfig, Streams};
@@ -18,13 +20,13 @@ pub static SERVICE: Service = Service {
     variables: &[&VARIABLES, &nats::VARIABLES, &common::variables("127.0.0.1:9091")],
 };
 
-const VARIABLES: [Variable; 18] = [
+const VARIABLES: [Variable; 28] = [
     Variable::new::<SiteName>(
         "FED_SITE",
         "singapore-1",
         "name of this site: one site feeds a lane, and the far side checks it",
     ),
-    Variable::new::<String>("FED_SENDER_ID", "sender-a", "name of this process in leases and logs; unset: random")
+    Variable::new::<SenderId>("FED_SENDER_ID", "sender-a", "name of this process in leases and logs, its own; unset: random")
         .optional(),
     Variable::new::<String>(
         "BATCH_RECEIVER_DOMAIN",
@@ -41,6 +43,14 @@ const VARIABLES: [Variable; 18] = [
     Variable::new::<Count>("HTTP_BATCH_SIZE", "100", "most activities in a batch").default("100"),
     Variable::new::<Bytes>("FED_BATCH_BYTES", "1MiB", "most bytes of activities in a batch; a larger one goes alone")
         .default("1MiB"),
+    Variable::new::<Span>("FED_BATCH_LINGER", "20ms", "how long a batch waits for more while another one is in flight")
+        .default("20ms"),
+    Variable::new::<Span>("HTTP_BATCH_MAX_WAIT", "1s", "upper bound of the linger; an idle lane posts at once").optional(),
+    Variable::new::<Count>("FED_WINDOW_BATCHES", "4", "batches of a lane in flight").default("4"),
+    Variable::new::<Count>("FED_WINDOW_ITEMS", "400", "activities of a lane in flight").default("400"),
+    Variable::new::<Bytes>("FED_WINDOW_BYTES", "4MiB", "bytes of a lane in flight; a larger activity goes alone")
+        .default("4MiB"),
+    Variable::new::<Bytes>("FED_HELD_BYTES", "512MiB", "bytes that all lanes hold in memory together").default("512MiB"),
     Variable::new::<Encoding>("FED_BATCH_COMPRESSION", "zstd", "zstd, gzip or none").default("zstd"),
     Variable::new::<Span>(
         "FED_ANSWER_TIMEOUT",
@@ -52,6 +62,21 @@ const VARIABLES: [Variable; 18] = [
         .default("500ms"),
     Variable::new::<Span>("FED_BACKOFF_MAX", "60s", "longest pause").default("60s"),
     Variable::new::<Span>("FED_RETRY_AFTER_MAX", "5m", "a Retry-After is honoured up to this").default("5m"),
+    Variable::new::<Count>(
+        "FED_REJECTIONS_MAX",
+        "20",
+        "refusals in a row after which a lane pauses and tries single activities; 0: never",
+    )
+    .default("20"),
+    Variable::new::<Count>("FED_POISON_ATTEMPTS", "5", "so often an activity has to fail with 500 or 501 to be parked")
+        .default("5"),
+    Variable::new::<Span>("FED_POISON_AFTER", "2m", "and over so long, while the instance answers others").default("2m"),
+    Variable::new::<Span>(
+        "FED_LEASE_TTL",
+        "15s",
+        "a dead batch-sender's lanes are taken over after so long; where the bucket fed_leases is there already, its max_age counts",
+    )
+    .default("15s"),
     Variable::new::<Span>("FED_TRIM_INTERVAL", "200ms", "shortest time between two purges of a lane").default("200ms"),
     Variable::new::<Span>(
         "FED_DISCOVERY_INTERVAL",
@@ -69,6 +94,9 @@ const VARIABLES: [Variable; 18] = [
     .default("1000"),
 ];
 
+/// A shorter one would be lost to a broker that pauses for a moment.
+const LEASE_TTL_MIN: Duration = Duration::from_secs(1);
+
 /// All settings.
 #[derive(Clone, Debug, Envconfig)]
 pub struct Config {
@@ -77,7 +105,7 @@ pub struct Config {
     pub site: SiteName,
     /// Name in leases and logs.
     #[envconfig(from = "FED_SENDER_ID")]
-    pub sender_id: Option<String>,
+    pub sender_id: Option<SenderId>,
     /// Where batches go: host and port.
     #[envconfig(from = "BATCH_RECEIVER_DOMAIN")]
     pub receiver_domain: String,
@@ -99,6 +127,24 @@ pub struct Config {
     /// Bytes a batch.
     #[envconfig(from = "FED_BATCH_BYTES")]
     pub batch_bytes: Bytes,
+    /// How long a batch waits for more.
+    #[envconfig(from = "FED_BATCH_LINGER")]
+    pub batch_linger: Span,
+    /// Its upper bound: the existing batcher's setting.
+    #[envconfig(from = "HTTP_BATCH_MAX_WAIT")]
+    pub batch_max_wait: Option<Span>,
+    /// Batches in flight.
+    #[envconfig(from = "FED_WINDOW_BATCHES")]
+    pub window_batches: Count,
+    /// Activities in flight.
+    #[envconfig(from = "FED_WINDOW_ITEMS")]
+    pub window_items: Count,
+    /// Bytes in flight.
+    #[envconfig(from = "FED_WINDOW_BYTES")]
+    pub window_bytes: Bytes,
+    /// Bytes of all lanes in memory.
+    #[envconfig(from = "FED_HELD_BYTES")]
+    pub held_bytes: Bytes,
     /// Content-Encoding of batches.
     #[envconfig(from = "FED_BATCH_COMPRESSION")]
     pub compression: Encoding,
@@ -114,6 +160,18 @@ pub struct Config {
     /// Bound of Retry-After.
     #[envconfig(from = "FED_RETRY_AFTER_MAX")]
     pub retry_after_max: Span,
+    /// Refusals in a row.
+    #[envconfig(from = "FED_REJECTIONS_MAX")]
+    pub rejections_max: Count,
+    /// Failures of one activity.
+    #[envconfig(from = "FED_POISON_ATTEMPTS")]
+    pub poison_attempts: Count,
+    /// And over how long.
+    #[envconfig(from = "FED_POISON_AFTER")]
+    pub poison_after: Span,
+    /// How long a dead process keeps its lanes.
+    #[envconfig(from = "FED_LEASE_TTL")]
+    pub lease_ttl: Span,
     /// Between two purges.
     #[envconfig(from = "FED_TRIM_INTERVAL")]
     pub trim_interval: Span,
@@ -135,6 +193,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whose stream the sequences of a batch are of.
+    #[must_use]
+    pub fn origin(&self, created: Created) -> Origin {
+        Origin { site: self.site.0.as_str().into(), created_us: created.unix_micros() }
+    }
+
     /// The URL of the batch endpoint.
     #[must_use]
     pub fn batch_url(&self) -> String {
@@ -170,15 +234,26 @@ impl Config {
         Some(text.strip_prefix("Bearer ").map_or(text, str::trim))
     }
 
-    /// Bounds of one lane's window: two batches, one in flight and one waiting behind it.
+    /// Bounds and pace of one lane's window, where the lane has no settings of its own. It holds what is in flight and
+    /// one batch that waits behind it.
     #[must_use]
     pub fn window_limits(&self) -> WindowLimits {
+        let linger =
+            self.batch_max_wait.map_or(self.batch_linger, |most| Span(most.get().min(self.batch_linger.get())));
         WindowLimits {
             batch_items: self.batch_items.get(),
             batch_bytes: self.batch_bytes.get(),
-            items: self.batch_items.get() * 2,
-            bytes: self.batch_bytes.get() * 2,
+            posts: self.window_batches.get(),
+            in_flight_items: self.window_items.get(),
+            in_flight_bytes: self.window_bytes.get(),
+            items: self.window_items.get() + self.batch_items.get(),
+            bytes: self.window_bytes.get() + self.batch_bytes.get(),
+            linger_ms: millis(linger),
+            rate_per_s: None,
             trim_interval_ms: millis(self.trim_interval),
+            rejections_max: self.rejections_max.0,
+            poison_attempts: self.poison_attempts.0,
+            poison_after_ms: millis(self.poison_after),
         }
     }
 
@@ -195,6 +270,11 @@ impl Check for Config {
         let counts = [
             ("HTTP_BATCH_SIZE", self.batch_items.get()),
             ("FED_BATCH_BYTES", self.batch_bytes.get()),
+            ("FED_WINDOW_BATCHES", self.window_batches.get()),
+            ("FED_WINDOW_ITEMS", self.window_items.get()),
+            ("FED_WINDOW_BYTES", self.window_bytes.get()),
+            ("FED_HELD_BYTES", self.held_bytes.get()),
+            ("FED_POISON_ATTEMPTS", self.poison_attempts.get()),
             ("FED_LANES_MAX", self.lanes_max.get()),
         ];
         let spans = [
@@ -208,6 +288,12 @@ impl Check for Config {
         let zero_span = spans.into_iter().find(|(_, span)| span.get().is_zero()).map(|(name, _)| name);
         if let Some(name) = zero_count.or(zero_span) {
             return Err(ConfigError::new(name, "must be above zero"));
+        }
+        if self.lease_ttl.get() < LEASE_TTL_MIN {
+            return Err(ConfigError::new(
+                "FED_LEASE_TTL",
+                "must be 1s at least: the broker looks for what expired once a second",
+            ));
         }
         if self.backoff_max.get() < self.backoff_min.get() {
             return Err(ConfigError::between("FED_BACKOFF_MAX is below FED_BACKOFF_MIN"));
@@ -248,6 +334,20 @@ impl std::str::FromStr for SiteName {
     }
 }
 
+/// The name of a batch-sender: letters, digits, `-` and `_`, at most 64. A part of a key in the bucket of leases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SenderId(pub String);
+
+impl std::str::FromStr for SenderId {
+    type Err = NotA;
+
+    fn from_str(text: &str) -> Result<Self, NotA> {
+        let ok = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let fits = (1..=64).contains(&text.len()) && text.bytes().all(ok);
+        if fits { Ok(Self(text.to_owned())) } else { Err(NotA("a name of letters, digits, - and _, at most 64")) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,13 +364,21 @@ mod tests {
     fn the_table_fills_every_field() {
         let config = load(&[]).unwrap();
         assert_eq!(config.batch_url(), "https://far.example:8443/batch");
-        assert_eq!(config.window_limits().batch_items, 100);
+        let limits = config.window_limits();
+        assert_eq!((limits.batch_items, limits.items, limits.linger_ms), (100, 500, 20));
+    }
+
+    #[test]
+    fn the_existing_batchers_longest_wait_bounds_the_linger() {
+        assert_eq!(load(&[("HTTP_BATCH_MAX_WAIT", "5ms")]).unwrap().window_limits().linger_ms, 5);
+        assert_eq!(load(&[("HTTP_BATCH_MAX_WAIT", "10")]).unwrap().window_limits().linger_ms, 20);
     }
 
     #[test]
     fn a_wrong_value_names_its_variable() {
         for (name, value) in [
             ("FED_SITE", "a b"),
+            ("FED_SENDER_ID", "a.b"),
             ("BATCH_RECEIVER_PROTOCOL", "ftp"),
             ("BATCH_RECEIVER_PATH", "batch"),
             ("BATCH_RECEIVER_DOMAIN", "a b"),
@@ -278,8 +386,11 @@ mod tests {
             ("HTTP_BATCH_SIZE", "0"),
             ("HTTP_BATCH_AUTHORIZATION", "Bearer "),
             ("FED_BATCH_BYTES", "0"),
+            ("FED_WINDOW_BATCHES", "0"),
+            ("FED_POISON_ATTEMPTS", "0"),
             ("FED_DISCOVERY_INTERVAL", "0"),
             ("FED_BACKOFF_MAX", "1ms"),
+            ("FED_LEASE_TTL", "500ms"),
         ] {
             let error = load(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");

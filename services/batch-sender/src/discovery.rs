@@ -1,17 +1,32 @@
-//! Which lanes there are: the stream is asked, and each lane that holds something gets a task.
+//! Which lanes there are, and which are ours: the stream is asked, and each lane that holds something and belongs to this
+//! process gets a task.
+//!
+//! The members share lanes by a hash ([`fedstream_jetstream::members`]). A lane that belongs to another one now is drained
+//! and given back, a few a second: a member that joins gets its part without a stop of the world.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fedstream_jetstream::{StreamState, lanes};
+use fedstream_jetstream::{Living, Members, StreamState, lanes};
 use fedstream_lane::Lane;
 use fedstream_service::readiness::Readiness;
 use fedstream_service::shutdown::CancellationToken;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
 
 use crate::lane::{self, Shared};
+use crate::registry::LaneView;
+
+/// Between two lanes that are given up because they belong to another member: four a second.
+const GIVE_UP_EVERY: Duration = Duration::from_millis(250);
+
+/// Telling the others that we leave takes a broker that is there milliseconds, and is worth that beyond the grace period.
+const LEAVE_TIME_MIN: Duration = Duration::from_millis(250);
+
+/// A look costs the broker a list of subjects: not more often than this, whatever changes.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// Warnings about what is no lane are given once a subject, for at most this many.
 const WARNED_MAX: usize = 1_000;
@@ -19,25 +34,40 @@ const WARNED_MAX: usize = 1_000;
 /// The lanes of this process, and the tasks that carry them.
 pub struct Discovery {
     shared: Arc<Shared>,
+    members: Members,
     stream: watch::Receiver<StreamState>,
     readiness: Readiness,
     tasks: JoinSet<()>,
-    running: HashMap<Lane, Id>,
+    running: HashMap<Lane, Running>,
+    given_up_at: Option<Instant>,
     warned: HashSet<String>,
     /// Lanes beyond FED_LANES_MAX, at the last look.
     waiting: usize,
 }
 
+struct Running {
+    task: Id,
+    /// Tells it to drain and to give the lane back.
+    leave: CancellationToken,
+}
+
 impl Discovery {
     /// Knows no lane yet.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, stream: watch::Receiver<StreamState>, readiness: Readiness) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        members: Members,
+        stream: watch::Receiver<StreamState>,
+        readiness: Readiness,
+    ) -> Self {
         Self {
             shared,
+            members,
             stream,
             readiness,
             tasks: JoinSet::new(),
             running: HashMap::new(),
+            given_up_at: None,
             warned: HashSet::new(),
             waiting: 0,
         }
@@ -47,29 +77,47 @@ impl Discovery {
     /// Answers whether they did.
     pub async fn run(mut self, grace: Duration) -> bool {
         let drain = self.shared.drain.clone();
+        let (mut changes, mut living) = (self.members.changes(), self.members.living());
         while !drain.is_cancelled() {
             tokio::select! {
                 () = self.look() => {}
                 () = drain.cancelled() => {} // a question to a broker that is away would take seconds of the grace
             }
-            self.pause(&drain).await;
+            self.pause(&drain, &mut changes, &mut living).await;
         }
         let all = async {
             while let Some(ended) = self.tasks.join_next_with_id().await {
                 self.ended(&ended);
             }
         };
-        tokio::time::timeout(grace, all).await.is_ok()
+        let leave_by = Instant::now() + grace;
+        let drained = tokio::time::timeout_at(leave_by, all).await.is_ok();
+        let leave_by = leave_by.max(Instant::now() + LEAVE_TIME_MIN);
+        if tokio::time::timeout_at(leave_by, self.members.leave()).await.is_err() {
+            tracing::debug!("the broker does not answer: this member's entry is left to expire");
+        }
+        drained
     }
 
-    /// The whole interval, however many lanes end meanwhile: a lane that can't be carried must not become a hot loop.
-    async fn pause(&mut self, drain: &CancellationToken) {
+    /// Until the next look: the interval, however many lanes end meanwhile (a lane that can't be carried must not become a
+    /// hot loop), or until a lane is to be had from another member.
+    async fn pause(
+        &mut self,
+        drain: &CancellationToken,
+        changes: &mut watch::Receiver<u64>,
+        living: &mut watch::Receiver<Living>,
+    ) {
         let interval = tokio::time::sleep(self.shared.config.discovery_interval.get());
-        tokio::pin!(interval);
+        let shortest = tokio::time::sleep(LOOK_PAUSE_MIN);
+        tokio::pin!(interval, shortest);
+        let mut may_end_early = false;
         loop {
             tokio::select! {
                 () = &mut interval => return,
                 () = drain.cancelled() => return,
+                () = &mut shortest, if !may_end_early => may_end_early = true,
+                Ok(()) = changes.changed(), if may_end_early => return,
+                Ok(()) = living.changed(), if may_end_early => return,
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.ended(&ended),
             }
         }
@@ -93,8 +141,10 @@ impl Discovery {
         }
         match lanes::backlog(&self.shared.broker).await {
             Ok(backlog) => {
+                // An empty lane is not in the answer, and one of another member that is empty is not shown.
+                self.shared.registry.retain(|lane| self.running.keys().any(|running| running.to_string() == lane));
                 for lane in self.running.keys() {
-                    self.shared.registry.update(lane, |view| view.depth = 0); // an empty lane is not in the answer
+                    self.shared.registry.update(lane, |view| view.depth = 0);
                 }
                 self.waiting = 0;
                 for (subject, depth) in backlog {
@@ -113,18 +163,48 @@ impl Discovery {
             Ok(lane) => lane,
             Err(error) => return self.warn_once(subject, &format!("its messages stay where they are: {error}")),
         };
-        if !self.running.contains_key(&lane) {
-            if depth == 0 {
-                return;
+        let key = lane.key();
+        let belongs_to = self.members.owner_of(&key);
+        let ours = belongs_to.as_deref() == Some(self.members.id());
+        if let Some(running) = self.running.get(&lane) {
+            if belongs_to.is_some() && !ours && !running.leave.is_cancelled() && self.may_give_up() {
+                let to = belongs_to.as_deref();
+                tracing::info!(%lane, to, "the lane belongs to another batch-sender now: it is drained and given back");
+                running.leave.cancel();
+                self.given_up_at = Some(Instant::now());
             }
-            if self.running.len() >= self.shared.config.lanes_max.get() {
-                self.waiting += 1;
-                return;
-            }
-            let carried = self.tasks.spawn(lane::carry(Arc::clone(&self.shared), lane.clone(), created));
-            self.running.insert(lane.clone(), carried.id());
+        } else if depth == 0 {
+            return;
+        } else if !ours {
+            self.show_anothers(&lane, &key, belongs_to);
+        } else if self.running.len() >= self.shared.config.lanes_max.get() {
+            self.waiting += 1;
+            return;
+        } else {
+            let leave = self.shared.drain.child_token();
+            let carried = self.tasks.spawn(lane::carry(Arc::clone(&self.shared), lane.clone(), created, leave.clone()));
+            self.running.insert(lane.clone(), Running { task: carried.id(), leave });
         }
         self.shared.registry.update(&lane, |view| view.depth = depth);
+    }
+
+    fn may_give_up(&self) -> bool {
+        self.given_up_at.is_none_or(|at| at.elapsed() >= GIVE_UP_EVERY)
+    }
+
+    /// A lane of another member: who has it, as the bucket says.
+    fn show_anothers(&self, lane: &Lane, key: &str, belongs_to: Option<String>) {
+        let holder = self.members.held(key).filter(|holder| !holder.released);
+        let why = match (&holder, &belongs_to) {
+            (Some(_), _) => None,
+            (None, Some(to)) => Some(format!("nobody has it yet; it belongs to {to}")),
+            (None, None) => Some("nobody has it, and who lives is not known: is the broker there?".to_owned()),
+        };
+        self.shared.registry.update(lane, |view| {
+            *view = LaneView { trouble: why, ..LaneView::default() };
+            view.epoch = holder.as_ref().map_or(0, |holder| holder.epoch.0);
+            view.owner = holder.map(|holder| holder.owner).or(belongs_to);
+        });
     }
 
     fn ended(&mut self, ended: &Result<(Id, ()), tokio::task::JoinError>) {
@@ -136,7 +216,7 @@ impl Discovery {
             }
         };
         self.running.retain(|lane, running| {
-            let stays = *running != id;
+            let stays = running.task != id;
             if !stays {
                 self.shared.registry.remove(lane);
             }

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use fedstream_jetstream::StoredMessage;
-use fedstream_lane::{Answer, Lane, Seq};
+use fedstream_lane::{Answer, Lane, PostId, Seq};
 use fedstream_service::context;
 use fedstream_wire::micros;
 use fedstream_wire::stored::StoredActivity;
 use fedstream_wire::v2::BatchItem;
+use time::OffsetDateTime;
 use tracing::Span;
 
 /// One activity between the stream and its final outcome.
@@ -20,10 +21,42 @@ pub struct Held {
     pub message: StoredMessage,
     /// What is posted, or why it can't be.
     pub item: Result<BatchItem, String>,
-    /// What the instance said when it rejected it.
-    pub rejection: Option<Answer>,
-    /// The attempt that is going on, as a span in the activity's own trace.
-    attempt: Option<Span>,
+    /// When the front door took it.
+    pub received_at: Option<OffsetDateTime>,
+    /// Until when its signature is accepted; none where that does not matter (a re-drive).
+    pub deadline: Option<OffsetDateTime>,
+    /// What the instance said when it refused it.
+    pub refusal: Option<Answer>,
+    /// What became of it so far.
+    pub attempts: Attempts,
+    /// The attempt that is going on, as a span in the activity's own trace, and its POST.
+    attempt: Option<(PostId, Span)>,
+}
+
+/// The attempts at one activity, for the copy that is parked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// How many reached the instance, or may have.
+    pub count: u32,
+    /// Status of the last one that had an answer.
+    pub status: Option<u16>,
+    /// Why the last one failed.
+    pub cause: Option<String>,
+    /// When the first one ended.
+    pub first: Option<OffsetDateTime>,
+    /// When the last one ended.
+    pub last: Option<OffsetDateTime>,
+}
+
+impl Attempts {
+    /// One more, that ended now.
+    pub fn ended(&mut self, status: Option<u16>, cause: Option<String>) {
+        let now = OffsetDateTime::now_utc();
+        self.count = self.count.saturating_add(1);
+        (self.status, self.cause) = (status.or(self.status), cause);
+        self.first.get_or_insert(now);
+        self.last = Some(now);
+    }
 }
 
 impl Held {
@@ -31,8 +64,11 @@ impl Held {
     #[must_use]
     pub fn new(message: StoredMessage) -> Self {
         let read = StoredActivity::from_headers(|name| message.headers.get(name), message.payload.clone());
+        let (received_at, deadline) =
+            read.as_ref().map_or((None, None), |stored| (Some(stored.received_at), stored.deadline));
         let item = read.map(|stored| item(message.seq, stored)).map_err(|error| error.to_string());
-        Self { seq: message.seq, message, item, rejection: None, attempt: None }
+        let (refusal, attempts, attempt) = (None, Attempts::default(), None);
+        Self { seq: message.seq, message, item, received_at, deadline, refusal, attempts, attempt }
     }
 
     /// Its size in a batch; none when it can't be posted.
@@ -50,7 +86,7 @@ impl Held {
 
     /// Begins an attempt: a span that continues the activity's trace, and the item that carries the trace on.
     #[must_use]
-    pub fn begin(&mut self, lane: &Lane) -> Option<(BatchItem, Span)> {
+    pub fn begin(&mut self, lane: &Lane, post: PostId) -> Option<(BatchItem, Span)> {
         let mut item = self.item.as_ref().ok()?.clone();
         let span = tracing::info_span!(
             "process",
@@ -72,13 +108,13 @@ impl Held {
         if let Some(trace) = context::of(&span) {
             (item.traceparent, item.tracestate) = (Some(trace.traceparent), trace.tracestate);
         }
-        self.attempt = Some(span.clone());
+        self.attempt = Some((post, span.clone()));
         Some((item, span))
     }
 
     /// Ends the attempt, if one is going on.
     pub fn end(&mut self, outcome: &str, status: Option<u16>) {
-        if let Some(span) = self.attempt.take() {
+        if let Some((_, span)) = self.attempt.take() {
             span.record("fedstream.outcome", outcome);
             if let Some(status) = status {
                 span.record("http.response.status_code", status);
@@ -127,11 +163,18 @@ impl HeldQueue {
         }
     }
 
-    /// Ends every attempt that is going on.
-    pub fn end_attempts(&mut self, outcome: &str) {
+    /// Ends the attempts of one POST, or all that are going on.
+    pub fn end_attempts(&mut self, post: Option<PostId>, outcome: &str) {
         for held in &mut self.items {
-            held.end(outcome, None);
+            if held.attempt.as_ref().is_some_and(|(of, _)| post.is_none_or(|post| post == *of)) {
+                held.end(outcome, None);
+            }
         }
+    }
+
+    /// The lane's head, as far as it is read.
+    pub fn head(&self) -> Option<&Held> {
+        self.items.front()
     }
 }
 

@@ -102,6 +102,13 @@ impl Link {
         })
     }
 
+    /// The same link to another batch-receiver. The credential goes along: who may change a lane's settings may name
+    /// its receiver.
+    #[must_use]
+    pub fn to(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
+    }
+
     /// Where batches go.
     #[must_use]
     pub fn url(&self) -> &str {

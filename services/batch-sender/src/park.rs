@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fedstream_jetstream::{Created, Publisher};
-use fedstream_lane::{Answer, Lane, ParkReason, Seq};
+use fedstream_lane::{Lane, ParkReason, Seq};
 use fedstream_wire::rfc3339;
 use fedstream_wire::stored::header;
 use time::OffsetDateTime;
@@ -56,23 +56,16 @@ impl Copy {
     /// Its id is `<lane>.<stream created>.<sequence>.<reason>.<message id>`: the sequences of a stream that was made anew
     /// or restored come again, and their copies must not be taken for repeats of the earlier ones'.
     #[must_use]
-    pub fn new(lane: &Lane, created: Created, held: &Held, reason: ParkReason, attempts: u32) -> Self {
+    pub fn new(lane: &Lane, created: Created, held: &Held, reason: ParkReason) -> Self {
         let mut headers: Vec<_> =
             ORIGINAL.into_iter().filter_map(|name| Some((name, held.message.headers.get(name)?.to_owned()))).collect();
         headers.push(("Fed-Parked-Reason", reason.as_str().to_owned()));
         headers.push(("Fed-Parked-At", rfc3339(OffsetDateTime::now_utc())));
-        headers.push(("Fed-Parked-Attempts", attempts.to_string()));
         headers.push(("Fed-Parked-Sequence", held.seq.to_string()));
         if let Some(msg_id) = held.message.headers.get(header::MSG_ID) {
             headers.push(("Fed-Parked-Msg-Id", msg_id.to_owned()));
         }
-        if let Some(Answer { status, body, .. }) = &held.rejection {
-            headers.push(("Fed-Parked-Status", status.to_string()));
-            headers.push(("Fed-Parked-Answer", printable(body.as_deref().unwrap_or_default())));
-        }
-        if let Err(why) = &held.item {
-            headers.push(("Fed-Parked-Answer", printable(why)));
-        }
+        headers.extend(told(held));
         let original = held.message.headers.get(header::MSG_ID).unwrap_or_default();
         let original: String = original.chars().filter(char::is_ascii_alphanumeric).take(ID_CHARS).collect();
         let msg_id = format!("{}.{}.{}.{}.{original}", lane.key(), created.unix_micros(), held.seq, reason.as_str());
@@ -95,6 +88,26 @@ impl Copy {
             }
         }
     }
+}
+
+/// What its attempts came to: number and times, the last status, and what the instance (or the link) said.
+fn told(held: &Held) -> Vec<(&'static str, String)> {
+    let attempts = &held.attempts;
+    let refusal = held.refusal.as_ref();
+    let status = refusal.map(|answer| answer.status).or(attempts.status);
+    let said = match (refusal, &held.item) {
+        (Some(answer), _) => answer.body.as_deref().map(str::to_owned),
+        (None, Err(why)) => Some(why.clone()),
+        (None, Ok(_)) => attempts.cause.clone(),
+    };
+    let all = [
+        ("Fed-Parked-Attempts", Some(attempts.count.to_string())),
+        ("Fed-Parked-First-Attempt", attempts.first.map(rfc3339)),
+        ("Fed-Parked-Last-Attempt", attempts.last.map(rfc3339)),
+        ("Fed-Parked-Status", status.map(|status| status.to_string())),
+        ("Fed-Parked-Answer", said.as_deref().map(printable)),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// A text as a header value: cut, control characters as spaces.

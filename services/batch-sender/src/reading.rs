@@ -9,13 +9,15 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use fedstream_jetstream::reader::{Error, LaneReader, ReaderOptions, StoredMessage};
+use fedstream_jetstream::reader::{Error, LaneReader, StoredMessage};
 use fedstream_jetstream::{Broker, Created};
 use fedstream_lane::Seq;
 use fedstream_wire::stored::header;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+use crate::plan::ReadPlan;
 
 /// Between two tries to open a reader that could not be opened, or broke.
 const REOPEN_AFTER: Duration = Duration::from_millis(500);
@@ -30,10 +32,6 @@ const CUT_OFF_TOLD: u32 = 5;
 
 /// A reader that lived longer was not cut off by what it read.
 const CUT_OFF_WITHIN: Duration = Duration::from_secs(2);
-
-/// Activities that were handed on and may come again: more than a window and what waits to be trimmed. One that was
-/// forgotten counts as unknown, and the lane starts again under a new epoch: always safe, for the far side remembers.
-const HANDED_ON_MAX: usize = 2048;
 
 /// What the reader brings.
 #[derive(Debug)]
@@ -56,10 +54,17 @@ pub struct LaneReading {
 impl LaneReading {
     /// Starts to read `subject` of the stream that was created at `created`.
     #[must_use]
-    pub fn start(broker: Broker, stream: &'static str, subject: String, created: Created) -> Self {
+    pub fn start(
+        broker: Broker,
+        stream: &'static str,
+        subject: String,
+        created: Created,
+        plan: watch::Receiver<ReadPlan>,
+    ) -> Self {
         // One message ahead: what bounds the lane's memory is the window, and the consumer's own prefetch.
         let (sender, messages) = mpsc::channel(1);
-        let pump = Pump { broker, stream, subject, created, sender, handed_on: HandedOn::default(), cut_off: 0 };
+        let handed_on = HandedOn::default();
+        let pump = Pump { broker, stream, subject, created, plan, sender, handed_on, cut_off: 0 };
         Self { messages, task: tokio::spawn(pump.run()) }
     }
 
@@ -83,6 +88,7 @@ struct Pump {
     stream: &'static str,
     subject: String,
     created: Created,
+    plan: watch::Receiver<ReadPlan>,
     sender: mpsc::Sender<Reading>,
     handed_on: HandedOn,
     /// Readers in a row that a lost connection ended before they brought anything.
@@ -91,6 +97,8 @@ struct Pump {
 
 /// Why a pump ends.
 enum Done {
+    /// The lane is to be read in another way from now on.
+    Changed,
     /// Nobody listens any more.
     Closed,
     /// Sequences mean something else now.
@@ -103,6 +111,7 @@ impl Pump {
             let opened = Instant::now();
             let error = match self.read().await {
                 Ok(Done::Closed) => return,
+                Ok(Done::Changed) => continue,
                 Ok(Done::Anew(why)) => return self.tell(Reading::Anew(why)).await,
                 Err(error) if error.is_made_anew() => return self.tell(Reading::Anew(error.to_string())).await,
                 Err(error) => error,
@@ -144,7 +153,8 @@ impl Pump {
 
     /// Reads until nobody listens, or until the reader ends with an error.
     async fn read(&mut self) -> Result<Done, Error> {
-        let options = ReaderOptions::default();
+        let ReadPlan { options, remember } = *self.plan.borrow_and_update();
+        self.handed_on.most = remember;
         let mut reader = LaneReader::open(&self.broker, self.stream, &self.subject, self.created, options).await?;
         let ended = self.hand_on(&mut reader).await;
         reader.close().await;
@@ -155,6 +165,7 @@ impl Pump {
         loop {
             let message = tokio::select! {
                 message = reader.next() => message?,
+                Ok(()) = self.plan.changed() => return Ok(Done::Changed),
                 () = self.sender.closed() => return Ok(Done::Closed),
             };
             self.cut_off = 0;
@@ -172,9 +183,12 @@ impl Pump {
     }
 }
 
-/// What was handed on last, by sequence and a hash of the message id.
+/// What was handed on last and may come again, by sequence and a hash of the message id: more than a window and what
+/// waits to be trimmed. One that was forgotten counts as unknown, and the lane starts again under a new epoch: always
+/// safe, for the far side remembers.
 #[derive(Debug, Default)]
 struct HandedOn {
+    most: usize,
     last: Seq,
     known: VecDeque<(Seq, u64)>,
 }
@@ -199,7 +213,7 @@ impl HandedOn {
         }
         self.last = message.seq;
         self.known.push_back(entry);
-        if self.known.len() > HANDED_ON_MAX {
+        while self.known.len() > self.most {
             self.known.pop_front();
         }
         Entry::New
@@ -219,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_sequence_that_comes_back_as_another_activity_is_not_dropped() {
-        let mut handed_on = HandedOn::default();
+        let mut handed_on = HandedOn { most: 10, ..HandedOn::default() };
         assert_eq!(handed_on.enter(&message(3, "a")), Entry::New);
         assert_eq!(handed_on.enter(&message(7, "b")), Entry::New);
         assert_eq!(handed_on.enter(&message(3, "a")), Entry::Again, "a reader that was opened again");
@@ -229,11 +243,11 @@ mod tests {
 
     #[test]
     fn what_is_known_is_bounded_and_what_was_forgotten_is_unknown() {
-        let mut handed_on = HandedOn::default();
-        for seq in 1..=HANDED_ON_MAX as u64 + 1 {
+        let mut handed_on = HandedOn { most: 10, ..HandedOn::default() };
+        for seq in 1..=11 {
             assert_eq!(handed_on.enter(&message(seq, "a")), Entry::New);
         }
-        assert_eq!(handed_on.known.len(), HANDED_ON_MAX);
+        assert_eq!(handed_on.known.len(), 10);
         assert_eq!(handed_on.enter(&message(1, "a")), Entry::Other);
     }
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
+use fedstream_jetstream::Broker;
 use fedstream_lane::{InstanceName, Lane};
 use fedstream_service::client_addr::ClientRules;
 use fedstream_service::context;
@@ -20,11 +21,13 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use crate::activity::Activity;
+use crate::age::Ages;
 use crate::config::{Config, WithoutId};
 use crate::headers::{self, Host};
 use crate::inflight::InFlight;
 use crate::lanes::Lanes;
 use crate::refusal::Refusal;
+use crate::rules::{LaneRules, Rules};
 use crate::signature::Signature;
 use crate::store::Store;
 use crate::{body, deadline, source};
@@ -38,6 +41,8 @@ pub struct Admission {
     without_id: WithoutId,
     limits: Limits,
     inflight: InFlight,
+    rules: Rules,
+    ages: Ages,
     store: Store,
 }
 
@@ -47,7 +52,6 @@ struct Limits {
     header_count: usize,
     body_timeout: Duration,
     answer_timeout: Duration,
-    signature_window: Duration,
 }
 
 /// A stored activity.
@@ -61,10 +65,13 @@ pub struct Admitted {
 
 impl Admission {
     /// The rules of this configuration.
-    pub fn new(config: &Config, store: Store) -> Self {
+    pub fn new(config: &Config, broker: &Broker, store: Store, rules: Rules) -> Self {
+        let lanes = Lanes::new(&config.destinations.0, &config.sources.0, config.lanes_max.get());
         Self {
+            ages: Ages::new(broker, lanes.most()),
+            rules,
             clients: config.client_rules(),
-            lanes: Lanes::new(&config.destinations.0, &config.sources.0, config.lanes_max.get()),
+            lanes,
             inbox_paths: config.inbox_paths.0.clone(),
             public_scheme: config.public_scheme.as_str(),
             without_id: config.without_id,
@@ -74,7 +81,6 @@ impl Admission {
                 header_count: config.header_count_max.get(),
                 body_timeout: config.body_timeout.get(),
                 answer_timeout: config.publish_timeout.get(),
-                signature_window: config.signature_window.get(),
             },
             inflight: InFlight::new(config.inflight_bytes.get()),
             store,
@@ -94,6 +100,16 @@ impl Admission {
     /// Lanes that there may be.
     pub fn lanes_most(&self) -> usize {
         self.lanes.most()
+    }
+
+    /// What is known of the age of lanes.
+    pub fn ages(&self) -> &Ages {
+        &self.ages
+    }
+
+    /// What applies to each lane.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Stores the activity in the request, or says why not. Read it next to the table of DESIGN section 4.
@@ -150,10 +166,22 @@ impl Admission {
         };
         let activity_type = activity.kind.as_deref().map(label); // both as long as a stranger likes, until here
 
-        // (Signature verification, `signature-too-old`, a lane that is too old or paused: decided here, in later steps.)
+        // (Signature verification: decided here, in a later step.)
 
-        // 503: more lanes than `*` may make.
+        // 503: the destination would hardly accept the signature. This request's trouble alone.
+        let rules = self.rules.of(&lane);
+        let deadline = deadline::of(signature.as_ref(), &request.headers, received, rules.signature_window);
+        in_time(&lane, deadline, &rules)?;
+
+        // 503: the lane is paused; `*` has made too many; it stands still.
+        if rules.paused {
+            return Err(Refusal::LanePaused(lane));
+        }
         self.lanes.open(&lane)?;
+        if let Err(refusal) = self.age(&lane, &rules, answer_by).await {
+            self.lanes.give_back(&lane);
+            return Err(refusal);
+        }
         describe(&lane, &activity_id, activity_type.as_deref());
 
         // 503: the broker's limits, and the broker. 204 only for what it acknowledged.
@@ -166,7 +194,7 @@ impl Admission {
             target: target.to_owned(),
             scheme: scheme.to_owned(),
             http,
-            deadline: Some(deadline::of(signature.as_ref(), &request.headers, received, limits.signature_window)),
+            deadline,
             traceparent: None,
             tracestate: None,
             body: bytes,
@@ -205,6 +233,14 @@ impl Admission {
         self.lanes.destination(name).map(Some)
     }
 
+    /// Has the lane's oldest activity waited longer than it may? Once accepted nobody can sign this one anew.
+    async fn age(&self, lane: &Lane, rules: &LaneRules, answer_by: Instant) -> Result<(), Refusal> {
+        let Some(max) = rules.age_max else { return Ok(()) };
+        let left = answer_by.saturating_duration_since(Instant::now());
+        let checked = self.ages.check(lane, max, left).await;
+        checked.map_err(|stale| Refusal::LaneTooOld { lane: lane.clone(), stale, max })
+    }
+
     fn header_limits(&self, request: &Parts) -> Result<(), Refusal> {
         let (count, bytes) = (request.headers.len(), headers::size(request));
         let limits = &self.limits;
@@ -217,6 +253,16 @@ impl Admission {
         };
         Err(Refusal::HeadersTooLarge { found })
     }
+}
+
+/// Is enough left of the time in which the destination accepts the signature?
+fn in_time(lane: &Lane, deadline: Option<OffsetDateTime>, rules: &LaneRules) -> Result<(), Refusal> {
+    let Some(deadline) = deadline else { return Ok(()) };
+    let (left, margin) = (deadline - OffsetDateTime::now_utc(), rules.signature_margin);
+    if left >= margin {
+        return Ok(());
+    }
+    Err(Refusal::SignatureTooOld { lane: lane.clone(), left_s: left.whole_seconds(), margin })
 }
 
 /// One of ActivityPub's two types, without parameters, in any case; and no encoding over it.

@@ -28,7 +28,7 @@ pub static SERVICE: Service = Service {
 
 static COMMON: [Variable; 14] = common::variables("127.0.0.1:9090");
 
-static OWN: [Variable; 18] = [
+static OWN: [Variable; 20] = [
     Variable::new::<SocketAddr>("FED_LISTEN", "0.0.0.0:8080", "address that takes activities")
         .default("127.0.0.1:8080"),
     Variable::new::<List<NamePattern>>(
@@ -71,8 +71,25 @@ static OWN: [Variable; 18] = [
     Variable::new::<Count>("FED_CONNECTIONS_MAX", "1024", "open connections").default("1024"),
     Variable::new::<Span>("FED_RETRY_AFTER", "10s", "Retry-After of a refusal that passes by itself").default("10s"),
     // 55 min: a Lemmy instance and Fedify accept a signature for one hour.
-    Variable::new::<Span>("FED_SIGNATURE_WINDOW", "55m", "how long after its date the destination accepts a signature")
-        .default("55m"),
+    Variable::new::<Span>(
+        "FED_SIGNATURE_WINDOW",
+        "55m",
+        "how long after its date the destination accepts a signature; 0: it checks no dates",
+    )
+    .default("55m"),
+    // 5 min: an activity must get through its lane and be answered while its signature holds. In a healthy lane that takes
+    // seconds; this is for a backoff at its longest (1 min), a batch-sender or batch-receiver that is restarted, and clocks
+    // that differ.
+    Variable::new::<Span>("FED_SIGNATURE_MARGIN", "5m", "what must be left of a signature's time, or the sender signs anew")
+        .default("5m"),
+    // 10 min: what an outage that is longer than the signature window may cost, in activities that expire (DESIGN section 13).
+    Variable::new::<Span>(
+        "FED_LANE_AGE_MAX",
+        "10m",
+        "how long a lane's oldest activity may have waited before the lane takes no more; 0: as long as it takes, and what \
+         then waits past its signature is parked as expired",
+    )
+    .default("10m"),
 ];
 
 static STREAM: [Variable; 2] = [
@@ -124,6 +141,10 @@ pub struct Config {
     pub retry_after: Span,
     #[envconfig(from = "FED_SIGNATURE_WINDOW")]
     pub signature_window: Span,
+    #[envconfig(from = "FED_SIGNATURE_MARGIN")]
+    pub signature_margin: Span,
+    #[envconfig(from = "FED_LANE_AGE_MAX")]
+    pub lane_age_max: Span,
     #[envconfig(from = "FED_LANE_MESSAGES_MAX")]
     pub lane_messages_max: Count,
     #[envconfig(from = "FED_STREAM_BYTES_MAX")]
@@ -184,6 +205,29 @@ impl Check for Config {
             return Err(ConfigError::between(format_args!(
                 "FED_INFLIGHT_BYTES: {} is below FED_BODY_MAX ({}): the largest activity would be refused for ever",
                 self.inflight_bytes, self.body_max
+            )));
+        }
+        self.check_times()
+    }
+}
+
+impl Config {
+    /// A window, a margin and an age that leave room for each other.
+    fn check_times(&self) -> Result<(), ConfigError> {
+        let (window, margin, age) = (self.signature_window, self.signature_margin, self.lane_age_max);
+        if window.get().is_zero() {
+            return Ok(());
+        }
+        if margin >= window {
+            return Err(ConfigError::between(format_args!(
+                "FED_SIGNATURE_MARGIN: {margin} is not below FED_SIGNATURE_WINDOW ({window}): every signature would be too \
+                 old, however fresh"
+            )));
+        }
+        if age.get() >= window.get() - margin.get() {
+            return Err(ConfigError::between(format_args!(
+                "FED_LANE_AGE_MAX: {age} is not below FED_SIGNATURE_WINDOW less FED_SIGNATURE_MARGIN ({window} less {margin}): \
+                 a lane would hold activities past their deadline; lower it, or set it to 0 if that is wanted"
             )));
         }
         Ok(())
@@ -316,6 +360,23 @@ mod tests {
         let error = with(&[("FED_HEADER_COUNT_MAX", "256")]).unwrap_err().to_string();
         assert!(error.starts_with("FED_HEADER_COUNT_MAX: 256 is above 255"), "{error}");
         assert!(with(&[("FED_HEADER_COUNT_MAX", "255")]).is_ok());
+    }
+
+    #[test]
+    fn times_that_leave_no_room_for_each_other_are_refused_by_their_names() {
+        let error = with(&[("FED_SIGNATURE_WINDOW", "5m")]).unwrap_err().to_string();
+        assert!(error.starts_with("FED_SIGNATURE_MARGIN: 5m is not below FED_SIGNATURE_WINDOW (5m)"), "{error}");
+        let error = with(&[("FED_LANE_AGE_MAX", "50m")]).unwrap_err().to_string();
+        assert!(error.starts_with("FED_LANE_AGE_MAX: 50m is not below"), "{error}");
+        assert!(error.contains("FED_SIGNATURE_WINDOW") && error.contains("FED_SIGNATURE_MARGIN"), "{error}");
+        for right in [
+            &[("FED_LANE_AGE_MAX", "49m")][..],
+            &[("FED_LANE_AGE_MAX", "90m"), ("FED_SIGNATURE_WINDOW", "0")],
+            &[("FED_LANE_AGE_MAX", "0"), ("FED_SIGNATURE_WINDOW", "6m")],
+            &[("FED_LANE_AGE_MAX", "1m"), ("FED_SIGNATURE_WINDOW", "5m"), ("FED_SIGNATURE_MARGIN", "0")],
+        ] {
+            with(right).unwrap();
+        }
     }
 
     #[test]

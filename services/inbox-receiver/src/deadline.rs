@@ -11,8 +11,20 @@ use crate::signature::Signature;
 /// A date this far ahead of us is a wrong clock, not a later deadline.
 const AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// min(`expires`, (`created` or `Date`) + window); with neither date, receipt + window.
+/// min(`expires`, (`created` or `Date`) + window); with neither date, receipt + window. Without a window the destination
+/// checks no dates, and only `expires` counts.
 pub fn of(
+    signature: Option<&Signature>,
+    headers: &HeaderMap,
+    received: OffsetDateTime,
+    window: Option<Duration>,
+) -> Option<OffsetDateTime> {
+    let expires = signature.and_then(|signature| signature.expires).and_then(at);
+    let by_window = window.map(|window| by_window(signature, headers, received, window));
+    expires.into_iter().chain(by_window).min()
+}
+
+fn by_window(
     signature: Option<&Signature>,
     headers: &HeaderMap,
     received: OffsetDateTime,
@@ -22,11 +34,7 @@ pub fn of(
     let dated = created.or_else(|| date(headers)).unwrap_or(received);
     let dated = if dated > received + AHEAD_MAX { received } else { dated };
     // A window or a date at the end of time is no reason to panic.
-    let by_window = dated.checked_add(window.try_into().unwrap_or(time::Duration::MAX)).unwrap_or(received);
-    match signature.and_then(|signature| signature.expires).and_then(at) {
-        Some(expires) => expires.min(by_window),
-        None => by_window,
-    }
+    dated.checked_add(window.try_into().unwrap_or(time::Duration::MAX)).unwrap_or(received)
 }
 
 fn at(unix_seconds: i64) -> Option<OffsetDateTime> {
@@ -60,7 +68,7 @@ mod tests {
             let date = httpdate::fmt_http_date(at(RECEIVED + seconds).unwrap().into());
             headers.insert("date", date.parse().unwrap());
         }
-        of(Some(&signature), &headers, at(RECEIVED).unwrap(), WINDOW).unix_timestamp() - RECEIVED
+        of(Some(&signature), &headers, at(RECEIVED).unwrap(), Some(WINDOW)).unwrap().unix_timestamp() - RECEIVED
     }
 
     #[test]
@@ -79,7 +87,16 @@ mod tests {
     fn without_any_date_it_runs_from_receipt() {
         assert_eq!(left(None, None, None), 55 * MINUTE);
         let headers = [("date".parse().unwrap(), "yesterday".parse().unwrap())].into_iter().collect();
-        assert_eq!(of(None, &headers, at(RECEIVED).unwrap(), WINDOW), at(RECEIVED + 55 * MINUTE).unwrap());
+        assert_eq!(of(None, &headers, at(RECEIVED).unwrap(), Some(WINDOW)), at(RECEIVED + 55 * MINUTE));
+    }
+
+    #[test]
+    fn where_no_dates_are_checked_only_an_expiry_ends_it() {
+        let mut signature = Signature { created: Some(0), ..Signature::default() };
+        let received = at(RECEIVED).unwrap();
+        assert_eq!(of(Some(&signature), &HeaderMap::new(), received, None), None);
+        signature.expires = Some(RECEIVED + MINUTE);
+        assert_eq!(of(Some(&signature), &HeaderMap::new(), received, None), at(RECEIVED + MINUTE));
     }
 
     #[test]
@@ -92,7 +109,7 @@ mod tests {
     fn a_number_beyond_time_is_no_date() {
         let signature = Signature { created: Some(i64::MAX), expires: Some(i64::MAX), ..Signature::default() };
         let received = at(RECEIVED).unwrap();
-        assert_eq!(of(Some(&signature), &HeaderMap::new(), received, WINDOW), received + WINDOW);
-        assert_eq!(of(None, &HeaderMap::new(), received, Duration::MAX), received);
+        assert_eq!(of(Some(&signature), &HeaderMap::new(), received, Some(WINDOW)), Some(received + WINDOW));
+        assert_eq!(of(None, &HeaderMap::new(), received, Some(Duration::MAX)), Some(received));
     }
 }

@@ -26,7 +26,7 @@ const DISCARDED_BODIES: usize = 4;
 /// What every request needs.
 pub struct Front {
     /// The decisions.
-    pub admission: Admission,
+    pub admission: Arc<Admission>,
     /// The counts.
     pub tally: Arc<Tally>,
     /// Retry-After of what passes by itself.
@@ -59,7 +59,7 @@ impl Front {
         drop(parts); // up to 128 KiB of headers, not to be held while a slow body is read away
         let response = match admitted {
             Ok(admitted) => {
-                self.tally.stored(admitted.duplicate);
+                self.tally.stored(&admitted.lane, admitted.duplicate);
                 tracing::debug!(lane = %admitted.lane, duplicate = admitted.duplicate, "stored");
                 StatusCode::NO_CONTENT.into_response()
             }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   POST /inbox ─▶ front ─▶ admit ── signature, source, headers, body, activity, deadline
-//!                             │
+//!                             │      rules (of the lane), age (of the lane: what waits longest)
 //!                             ├─ refusal ─▶ problem+json (4xx: never right; 503: the sender keeps it)
 //!                             └─ store ───▶ FED_INBOX ─▶ 204
 //! ```
@@ -14,6 +14,7 @@
 
 mod activity;
 mod admit;
+mod age;
 mod body;
 mod config;
 mod deadline;
@@ -21,8 +22,10 @@ mod front;
 mod headers;
 mod inflight;
 mod lanes;
+mod page;
 mod ready;
 mod refusal;
+mod rules;
 mod signature;
 mod source;
 mod store;
@@ -38,7 +41,6 @@ use fedstream_service::admin::Admin;
 use fedstream_service::cli::Failure;
 use fedstream_service::http_server::{self, Limits};
 use fedstream_service::shutdown::CancellationToken;
-use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 pub use config::{Config, NamePattern, SERVICE, WithoutId};
@@ -72,17 +74,22 @@ pub async fn run(
     let watch = StreamWatch::start(&broker, stream_need(&config), facts.clone(), WATCH_EVERY);
     let readiness = ready::checks();
     ready::note_durability(&readiness, &broker, &StreamState::Present(facts.clone())).await;
-    let followed = tokio::spawn(ready::follow(readiness.clone(), broker.clone(), watch.state()));
 
-    let tally = Arc::new(tally::Tally::default());
-    let admission = admit::Admission::new(&config, store::Store::new(&broker, watch.state()));
+    let rules = rules::Rules::follow(&config, &broker).await;
+    let store = store::Store::new(&broker, watch.state());
+    let admission = Arc::new(admit::Admission::new(&config, &broker, store, rules));
+    let tally = Arc::new(tally::Tally::new(admission.lanes_most()));
+    let followed = tokio::spawn(ready::follow(readiness.clone(), broker.clone(), watch.state(), admission.clone()));
     if admission.bounds_lanes() {
         remember_lanes(&admission, &broker).await?;
     }
     announce(&config, &facts, &listener, &admin_listener, admission.lanes_most());
     warn_of_strangers(&config);
+    if config.lane_age_max.get().is_zero() {
+        tracing::warn!("FED_LANE_AGE_MAX=0: a lane that stands still takes activities that expire in it");
+    }
     let front = front::Front {
-        admission,
+        admission: admission.clone(),
         tally: tally.clone(),
         retry_after: config.retry_after.get(),
         body_max: config.body_max.get(),
@@ -91,9 +98,8 @@ pub async fn run(
 
     // The admin pages answer until the last activity is stored.
     let admin_stop = CancellationToken::new();
-    let page_broker = broker.clone();
-    let pages = Admin::new(readiness)
-        .lanes(move || lanes_page(page_broker.clone(), tally.clone(), watch.state().borrow().clone()));
+    let page = page::LanesPage { broker: broker.clone(), admission, tally, state: watch.state() };
+    let pages = Admin::new(readiness).lanes(move || page.clone().json());
     let admin = tokio::spawn(pages.serve(admin_listener, admin_stop.clone()));
 
     let limits = Limits {
@@ -168,24 +174,10 @@ fn announce(config: &Config, facts: &StreamFacts, listener: &TcpListener, admin:
         body_max = %config.body_max,
         inflight_bytes = %config.inflight_bytes,
         publish_timeout = %config.publish_timeout,
+        signature_window = %config.signature_window,
+        lane_age_max = %config.lane_age_max,
         stream = facts.name,
         stream_created = %facts.created,
         "taking activities"
     );
-}
-
-/// `/lanes`: what waits in each lane, and what was refused since start.
-async fn lanes_page(broker: Broker, tally: Arc<tally::Tally>, state: StreamState) -> Value {
-    let facts = state.facts();
-    let limit = facts.and_then(|facts| facts.messages_per_lane);
-    let lanes = match fedstream_jetstream::lanes::backlog(&broker).await {
-        Ok(backlog) => backlog.into_iter().map(|(subject, waiting)| lane_row(&subject, waiting, limit)).collect(),
-        Err(error) => json!({ "error": error.to_string() }),
-    };
-    json!({ "lanes": lanes, "since_start": tally.counts() })
-}
-
-fn lane_row(subject: &str, waiting: u64, limit: Option<u64>) -> Value {
-    let lane = fedstream_lane::Lane::from_subject(subject).map_or_else(|_| subject.to_owned(), |lane| lane.to_string());
-    json!({ "lane": lane, "waiting": waiting, "limit": limit })
 }

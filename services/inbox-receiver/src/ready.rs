@@ -1,10 +1,13 @@
 //! Whether anything could be stored now: the connection to the broker and the state of the stream, watched, on `/readyz`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fedstream_jetstream::{Broker, Held, StreamState, durability};
 use fedstream_service::readiness::Readiness;
 use tokio::sync::watch;
+
+use crate::admit::Admission;
 
 /// The connection's state has no event of its own to wait for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -15,12 +18,19 @@ pub fn checks() -> Readiness {
 }
 
 /// Follows broker and stream for as long as it is polled.
-pub async fn follow(readiness: Readiness, broker: Broker, mut state: watch::Receiver<StreamState>) {
+pub async fn follow(
+    readiness: Readiness,
+    broker: Broker,
+    mut state: watch::Receiver<StreamState>,
+    admission: Arc<Admission>,
+) {
     let mut generation = broker.generation();
     loop {
         show_broker(&readiness, &broker);
         let now = state.borrow_and_update().clone();
         show_stream(&readiness, &now);
+        readiness.note("lane-age", admission.ages().trouble());
+        readiness.note("lane-settings", admission.rules().trouble());
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return },
             changed = generation.changed() => {

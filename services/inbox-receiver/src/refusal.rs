@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use fedstream_jetstream::Refused;
 use fedstream_lane::{InstanceName, Lane};
+use fedstream_service::config::Span;
 use fedstream_service::problem::Problem;
 use http::StatusCode;
 
+use crate::age::Stale;
 use crate::config::HEADER_ROOM_BYTES;
 
 /// A target comes from a stranger, and goes into the log and the answer: this much of it tells what it was.
@@ -58,6 +60,26 @@ pub enum Refusal {
     NotAnActivity(String),
     /// An object without `id`, and FED_ACTIVITY_WITHOUT_ID=refuse.
     NoId,
+    /// The destination would hardly accept the signature any more.
+    SignatureTooOld {
+        /// The lane; it takes other requests.
+        lane: Lane,
+        /// What is left, in seconds; below zero: it has run out.
+        left_s: i64,
+        /// FED_SIGNATURE_MARGIN, or what the lane's own window leaves of it.
+        margin: Duration,
+    },
+    /// An operator has closed the lane for a while.
+    LanePaused(Lane),
+    /// The lane's oldest activity has waited too long.
+    LaneTooOld {
+        /// The lane.
+        lane: Lane,
+        /// How long, or since when that is not known.
+        stale: Stale,
+        /// FED_LANE_AGE_MAX, or what the lane's own window leaves of it.
+        max: Duration,
+    },
     /// `*` has made as many lanes as FED_LANES_MAX allows.
     TooManyLanes {
         /// The limit.
@@ -108,6 +130,9 @@ impl Refusal {
             Self::ConnectionNamesSigned(_) => (S::BAD_REQUEST, "connection-names-signed-header"),
             Self::NotAnActivity(_) => (S::BAD_REQUEST, "not-an-activity"),
             Self::NoId => (S::SERVICE_UNAVAILABLE, "activity-without-id"),
+            Self::SignatureTooOld { .. } => (S::SERVICE_UNAVAILABLE, "signature-too-old"),
+            Self::LanePaused(_) => (S::SERVICE_UNAVAILABLE, "lane-paused"),
+            Self::LaneTooOld { .. } => (S::SERVICE_UNAVAILABLE, "lane-too-old"),
             Self::TooManyLanes { .. } => (S::SERVICE_UNAVAILABLE, "too-many-lanes"),
             Self::InFlightFull { .. } => (S::SERVICE_UNAVAILABLE, "in-flight-full"),
             Self::StreamUnsafe(_) => (S::SERVICE_UNAVAILABLE, "stream-unsafe"),
@@ -115,9 +140,29 @@ impl Refusal {
         }
     }
 
-    /// Does it pass by itself? Only then is there a Retry-After: what waits for an operator has no time to name.
+    /// Does waiting help? Only then is there a Retry-After: a name that is not configured has no time to give, and a request
+    /// whose own signature is too old may be signed anew at once. (A pause is an operator's too, but ends as it began.)
     pub fn passes_by_itself(&self) -> bool {
-        matches!(self, Self::BodyTimeout | Self::InFlightFull { .. } | Self::StreamUnsafe(_) | Self::Broker { .. })
+        matches!(
+            self,
+            Self::BodyTimeout
+                | Self::InFlightFull { .. }
+                | Self::LanePaused(_)
+                | Self::LaneTooOld { .. }
+                | Self::StreamUnsafe(_)
+                | Self::Broker { .. }
+        )
+    }
+
+    /// The lane that it is about, where it was decided for a lane.
+    pub fn lane(&self) -> Option<&Lane> {
+        match self {
+            Self::SignatureTooOld { lane, .. }
+            | Self::LanePaused(lane)
+            | Self::LaneTooOld { lane, .. }
+            | Self::Broker { lane, .. } => Some(lane),
+            _ => None,
+        }
     }
 
     /// Is it certain that the broker has not stored the activity, and will not?
@@ -148,6 +193,24 @@ impl Refusal {
             }
             Self::NotAnActivity(fault) => fault.clone(),
             Self::NoId => "the activity has no id".to_owned(),
+            Self::SignatureTooOld { lane, left_s, margin } => {
+                let (left, margin) = (Span(Duration::from_secs(left_s.unsigned_abs())), Span(whole(*margin)));
+                if *left_s < 0 {
+                    format!("lane {lane}: the request's signature ran out {left} ago; sign it anew")
+                } else {
+                    format!(
+                        "lane {lane}: the request's signature holds for another {left}, {margin} are needed; sign it anew"
+                    )
+                }
+            }
+            Self::LanePaused(lane) => format!("lane {lane} is paused"),
+            Self::LaneTooOld { lane, stale: Stale::Waited(waited), max } => {
+                let (waited, max) = (Span(whole(*waited)), Span(whole(*max)));
+                format!("lane {lane}: its oldest activity has waited {waited}, the limit is {max}")
+            }
+            Self::LaneTooOld { lane, stale: Stale::Unknown(since), .. } => {
+                format!("lane {lane}: for {} the broker has not told how old it is", Span(whole(*since)))
+            }
             Self::TooManyLanes { limit } => format!("there are {limit} lanes already (FED_LANES_MAX)"),
             Self::InFlightFull { limit } => {
                 format!("{limit} bytes are being stored at this moment (FED_INFLIGHT_BYTES)")
@@ -170,6 +233,18 @@ impl Refusal {
             Self::NoId => {
                 Some("FED_ACTIVITY_WITHOUT_ID=accept; a strictly sequential sender waits until then".to_owned())
             }
+            Self::SignatureTooOld { .. } => Some(
+                "none, if its next try is stored; if each is refused: its clock is behind, or its signatures expire within \
+                 FED_SIGNATURE_MARGIN (lower it)"
+                    .to_owned(),
+            ),
+            Self::LanePaused(lane) => Some(format!("set paused to false in fed_lanes, {} or default", lane.key())),
+            Self::LaneTooOld { stale: Stale::Waited(_), .. } => {
+                Some("see why the lane does not move: /lanes of the batch-sender (FED_LANE_AGE_MAX)".to_owned())
+            }
+            Self::LaneTooOld { stale: Stale::Unknown(_), .. } => {
+                Some("allow $JS.API.STREAM.MSG.GET.FED_INBOX; see /readyz".to_owned())
+            }
             Self::TooManyLanes { .. } => Some("raise FED_LANES_MAX, or name the instances".to_owned()),
             Self::Broker { refused: Refused::TooLarge, .. } => {
                 Some(format!("raise max_payload of the broker to FED_BODY_MAX and {HEADER_ROOM_BYTES} bytes"))
@@ -183,25 +258,31 @@ impl Refusal {
         match self {
             Self::Client(address) => address.map(|address| address.to_string()).unwrap_or_default(),
             Self::UnknownDestination(name) | Self::UnknownSource(name) => name.to_string(),
-            Self::Broker { lane, .. } => lane.to_string(),
-            _ => String::new(),
+            _ => self.lane().map(ToString::to_string).unwrap_or_default(),
         }
     }
 
     /// The answer.
     pub fn into_problem(self, retry_after: Duration) -> Problem {
         let (status, kind) = self.status_and_kind();
-        let problem = Problem::new(status, kind, self.detail());
+        let mut problem = Problem::new(status, kind, self.detail());
+        if let Some(lane) = self.lane() {
+            problem = problem.with("lane", lane.to_string());
+        }
         match &self {
             Self::Method => problem.allow("POST"),
             // Not a 408: some senders drop an activity for good on any 4xx.
             Self::BodyTimeout => problem.close().retry_after(retry_after),
             Self::BodyIncomplete => problem.close(),
-            Self::Broker { lane, .. } => problem.retry_after(retry_after).with("lane", lane.to_string()),
             _ if self.passes_by_itself() => problem.retry_after(retry_after),
             _ => problem,
         }
     }
+}
+
+/// In whole seconds: nobody acts on the rest.
+fn whole(span: Duration) -> Duration {
+    Duration::from_secs(span.as_secs())
 }
 
 fn broker_kind(refused: &Refused) -> &'static str {
@@ -236,6 +317,42 @@ mod tests {
         let response = problem.into_response();
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "10");
+    }
+
+    #[test]
+    fn a_lane_that_stands_still_says_for_how_long_and_when_to_come_back() {
+        let old = |stale| Refusal::LaneTooOld { lane: lane(), stale, max: Duration::from_secs(600) };
+        let waited = old(Stale::Waited(Duration::from_millis(725_400)));
+        assert_eq!(
+            waited.detail(),
+            "lane aussie.zone/lemmy.world: its oldest activity has waited 12m 5s, the limit is 10m"
+        );
+        let unknown = old(Stale::Unknown(Duration::from_secs(600)));
+        assert_eq!(unknown.detail(), "lane aussie.zone/lemmy.world: for 10m the broker has not told how old it is");
+        assert!(unknown.remedy().unwrap().contains("STREAM.MSG.GET"));
+        for (refusal, kind) in
+            [(waited, "lane-too-old"), (unknown, "lane-too-old"), (Refusal::LanePaused(lane()), "lane-paused")]
+        {
+            assert!(refusal.is_surely_not_stored());
+            let problem = refusal.into_problem(Duration::from_secs(10));
+            assert_eq!((problem.kind, problem.json()["lane"].as_str()), (kind, Some("aussie.zone/lemmy.world")));
+            let response = problem.into_response();
+            assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (503, "10"));
+        }
+    }
+
+    #[test]
+    fn a_signature_that_is_too_old_is_the_requests_own_trouble_and_signed_anew_at_once() {
+        let old = |left_s| Refusal::SignatureTooOld { lane: lane(), left_s, margin: Duration::from_secs(300) };
+        assert!(
+            old(299).detail().ends_with("holds for another 4m 59s, 5m are needed; sign it anew"),
+            "{}",
+            old(299).detail()
+        );
+        assert!(old(-65).detail().ends_with("ran out 1m 5s ago; sign it anew"), "{}", old(-65).detail());
+        let response = old(0).into_problem(Duration::from_secs(10)).into_response();
+        assert_eq!(response.status(), 503);
+        assert!(response.headers().get("retry-after").is_none());
     }
 
     #[test]

@@ -2,8 +2,11 @@
 //! again for ever, and what it is refused for must not drown in its own repeats.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use fedstream_lane::Lane;
+use serde_json::{Value, json};
 
 use crate::refusal::Refusal;
 
@@ -13,18 +16,26 @@ const QUIET: Duration = Duration::from_secs(60);
 /// Different things that are told apart at once. Names come from outside, so there is a bound.
 const SUBJECTS_MAX: usize = 1024;
 
-/// Counts of refusals since start, and what was said about them.
-#[derive(Debug, Default)]
+/// Counts since start, of the whole and of each lane, and what was said about refusals.
+#[derive(Debug)]
 pub struct Tally {
+    lanes_most: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    all: Counts,
+    lanes: HashMap<Lane, Counts>,
+    told: HashMap<(&'static str, String), Told>,
+}
+
+/// What happened to requests. What is refused before the lane is known is no lane's.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Counts {
     stored: u64,
     duplicates: u64,
     refused: BTreeMap<&'static str, u64>,
-    told: HashMap<(&'static str, String), Told>,
 }
 
 #[derive(Debug)]
@@ -33,18 +44,50 @@ struct Told {
     since: u64,
 }
 
+impl Counts {
+    fn stored(&mut self, duplicate: bool) {
+        self.stored += u64::from(!duplicate);
+        self.duplicates += u64::from(duplicate);
+    }
+
+    fn refused(&mut self, kind: &'static str) {
+        *self.refused.entry(kind).or_default() += 1;
+    }
+
+    fn json(&self) -> Value {
+        json!({ "stored": self.stored, "duplicates": self.duplicates, "refused": self.refused })
+    }
+}
+
+impl State {
+    /// Counts for the whole, and for the lane unless as many are counted as there may be.
+    fn count(&mut self, lane: Option<&Lane>, lanes_most: usize, count: impl Fn(&mut Counts)) {
+        count(&mut self.all);
+        let Some(lane) = lane else { return };
+        if let Some(counts) = self.lanes.get_mut(lane) {
+            count(counts);
+        } else if self.lanes.len() < lanes_most {
+            count(self.lanes.entry(lane.clone()).or_default());
+        }
+    }
+}
+
 impl Tally {
+    /// Nothing has happened yet. `lanes_most` lanes are told apart: names come from outside.
+    pub fn new(lanes_most: usize) -> Self {
+        Self { lanes_most, state: Mutex::default() }
+    }
+
     /// Counts a stored activity, or one that was stored before.
-    pub fn stored(&self, duplicate: bool) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.stored += u64::from(!duplicate);
-        state.duplicates += u64::from(duplicate);
+    pub fn stored(&self, lane: &Lane, duplicate: bool) {
+        self.state().count(Some(lane), self.lanes_most, |counts| counts.stored(duplicate));
     }
 
     /// Counts a refusal and, if it is news, logs it with what would help.
     pub fn refused(&self, refusal: &Refusal) {
         let (status, kind) = refusal.status_and_kind();
-        let Some(repeats) = self.count(kind, refusal.subject(), Instant::now()) else {
+        self.state().count(refusal.lane(), self.lanes_most, |counts| counts.refused(kind));
+        let Some(repeats) = self.untold(kind, refusal.subject(), Instant::now()) else {
             tracing::debug!(status = status.as_u16(), kind, reason = refusal.detail(), "refused");
             return;
         };
@@ -53,15 +96,27 @@ impl Tally {
     }
 
     /// What has happened since start.
-    pub fn counts(&self) -> serde_json::Value {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        serde_json::json!({ "stored": state.stored, "duplicates": state.duplicates, "refused": state.refused })
+    pub fn counts(&self) -> Value {
+        self.state().all.json()
+    }
+
+    /// What has happened to this lane since start.
+    pub fn lane_counts(&self, lane: &Lane) -> Value {
+        self.state().lanes.get(lane).cloned().unwrap_or_default().json()
+    }
+
+    /// The lanes that something has happened to.
+    pub fn lanes(&self) -> Vec<Lane> {
+        self.state().lanes.keys().cloned().collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The untold repeats, if it is time to tell.
-    fn count(&self, kind: &'static str, subject: String, now: Instant) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state.refused.entry(kind).or_default() += 1;
+    fn untold(&self, kind: &'static str, subject: String, now: Instant) -> Option<u64> {
+        let mut state = self.state();
         let key = (kind, subject);
         if let Some(told) = state.told.get_mut(&key) {
             if now.duration_since(told.at) < QUIET {
@@ -88,21 +143,36 @@ mod tests {
 
     #[test]
     fn the_first_is_told_and_repeats_are_summed_up() {
-        let (tally, start) = (Tally::default(), Instant::now());
-        assert_eq!(tally.count("source", "a".into(), start), Some(0));
-        assert_eq!(tally.count("source", "a".into(), start), None);
-        assert_eq!(tally.count("source", "b".into(), start), Some(0));
-        assert_eq!(tally.count("source", "a".into(), start + QUIET), Some(1));
-        assert_eq!(tally.counts()["refused"]["source"], 4);
+        let (tally, start) = (Tally::new(2), Instant::now());
+        assert_eq!(tally.untold("source", "a".into(), start), Some(0));
+        assert_eq!(tally.untold("source", "a".into(), start), None);
+        assert_eq!(tally.untold("source", "b".into(), start), Some(0));
+        assert_eq!(tally.untold("source", "a".into(), start + QUIET), Some(1));
+    }
+
+    #[test]
+    fn a_lane_has_counts_of_its_own_as_long_as_there_is_room_for_it() {
+        let tally = Tally::new(2);
+        let lane = |source: &str| Lane { destination: "a.example".parse().unwrap(), source: source.parse().unwrap() };
+        tally.stored(&lane("b.example"), false);
+        tally.stored(&lane("b.example"), true);
+        tally.refused(&Refusal::LanePaused(lane("c.example")));
+        tally.refused(&Refusal::LanePaused(lane("d.example")));
+        tally.refused(&Refusal::MediaType);
+        let counted = tally.lane_counts(&lane("b.example"));
+        assert_eq!(counted, json!({ "stored": 1, "duplicates": 1, "refused": {} }));
+        assert_eq!(tally.lane_counts(&lane("c.example"))["refused"]["lane-paused"], 1);
+        assert_eq!(tally.lanes().len(), 2);
+        assert_eq!(tally.counts()["refused"], json!({ "lane-paused": 2, "unsupported-media-type": 1 }));
     }
 
     #[test]
     fn names_from_outside_are_bounded() {
-        let (tally, start) = (Tally::default(), Instant::now());
+        let (tally, start) = (Tally::new(2), Instant::now());
         for n in 0..SUBJECTS_MAX {
-            assert_eq!(tally.count("source", n.to_string(), start), Some(0));
+            assert_eq!(tally.untold("source", n.to_string(), start), Some(0));
         }
-        assert_eq!(tally.count("source", "one more".into(), start), None);
-        assert_eq!(tally.count("source", "one more".into(), start + QUIET), Some(0), "old ones made room");
+        assert_eq!(tally.untold("source", "one more".into(), start), None);
+        assert_eq!(tally.untold("source", "one more".into(), start + QUIET), Some(0), "old ones made room");
     }
 }

@@ -6,6 +6,8 @@
 
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{ErrorCode, context::RequestErrorKind, stream};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::Broker;
@@ -53,6 +55,45 @@ pub async fn stream_create(broker: &Broker, stream: &str, config: &Value) -> Res
 /// `$JS.API.STREAM.UPDATE.<stream>`.
 pub async fn stream_update(broker: &Broker, stream: &str, config: &Value) -> Result<(), Error> {
     request(broker, &format!("STREAM.UPDATE.{stream}"), config).await.map(drop)
+}
+
+/// A stored message as the leader tells it. Not a direct get: that hands the headers to the library's connection, which
+/// ends at one that is no UTF-8.
+pub struct RawMessage {
+    /// Its subject.
+    pub subject: String,
+    /// Its sequence.
+    pub sequence: u64,
+    /// Its header block, as it travels.
+    pub headers: Vec<u8>,
+    /// Its body.
+    pub payload: Vec<u8>,
+}
+
+/// `$JS.API.STREAM.MSG.GET.<stream>`: the message at `sequence`, or the first of `subject` from there on.
+pub async fn message(
+    broker: &Broker,
+    stream: &str,
+    sequence: u64,
+    subject: Option<&str>,
+) -> Result<Option<RawMessage>, Error> {
+    let mut question = serde_json::json!({ "seq": sequence });
+    if let Some(subject) = subject {
+        question["next_by_subj"] = subject.into();
+    }
+    let answer = match request(broker, &format!("STREAM.MSG.GET.{stream}"), &question).await {
+        Err(Error::Refused(error)) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => return Ok(None),
+        other => other?,
+    };
+    let message = &answer["message"];
+    let bytes = |field: &str| STANDARD.decode(message[field].as_str().unwrap_or_default());
+    let odd = |error: base64::DecodeError| Error::Other(format!("a message that can't be read: {error}"));
+    Ok(Some(RawMessage {
+        subject: message["subject"].as_str().unwrap_or_default().to_owned(),
+        sequence: message["seq"].as_u64().unwrap_or_default(),
+        headers: bytes("hdrs").map_err(odd)?,
+        payload: bytes("data").map_err(odd)?,
+    }))
 }
 
 async fn request(broker: &Broker, subject: &str, payload: &Value) -> Result<Value, Error> {

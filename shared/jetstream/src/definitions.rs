@@ -4,6 +4,7 @@
 //! dangerous in its configuration ([`Kind`]), and that is the group it stands in.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -63,6 +64,17 @@ impl Definition {
             config["max_bytes"] = bounds.bytes.into();
         }
         config
+    }
+
+    /// The bucket with another TTL. Tests use it to see entries expire; a duplicate window longer than the TTL would be
+    /// refused by the broker.
+    #[must_use]
+    pub fn with_ttl(&self, ttl: Duration) -> Self {
+        let mut changed = self.clone();
+        let nanos = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
+        changed.config["max_age"] = nanos.into();
+        changed.config["duplicate_window"] = nanos.into();
+        changed
     }
 }
 

@@ -58,6 +58,16 @@ impl Headers {
         self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
+    /// Reads a header block as it travels (`NATS/1.0`, then `name: value` lines). What is no text in it is replaced, so that
+    /// one odd value hides no other.
+    pub(crate) fn from_block(block: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(block);
+        let pairs = text.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+        let mut pairs: Vec<_> = pairs.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
+        pairs.sort_by(|one, other| one.0.cmp(&other.0)); // as below
+        Self(pairs)
+    }
+
     /// All pairs, by name; repeated names in their order (the order across names is lost in the library).
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
@@ -90,6 +100,14 @@ mod tests {
         );
         assert_eq!(headers.get("fed-target"), None);
         assert_eq!(headers.get("no:t a name\n"), None);
+    }
+
+    #[test]
+    fn a_block_is_read_past_a_value_that_is_no_text() {
+        let headers = Headers::from_block(b"NATS/1.0\r\nX: \xff\r\nFed-Received-At: 2026-11-22T03:59:04Z\r\n\r\n");
+        assert_eq!(headers.get("Fed-Received-At"), Some("2026-11-22T03:59:04Z"));
+        assert_eq!(headers.get("X"), Some("\u{fffd}"));
+        assert_eq!(Headers::from_block(b""), Headers::default());
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(crate) async fn longest(broker: &Broker, stream: &str) -> Result<Option<(Str
     Ok(subjects(broker, stream, ">").await?.into_iter().max_by_key(|(_, messages)| *messages))
 }
 
-async fn subjects(broker: &Broker, stream: &str, filter: &str) -> Result<Vec<(String, u64)>, Error> {
+pub(crate) async fn subjects(broker: &Broker, stream: &str, filter: &str) -> Result<Vec<(String, u64)>, Error> {
     let fail = |cause: String| Error { stream: stream.to_owned(), cause };
     let handle = broker.context().get_stream_no_info(stream).await.map_err(|error| fail(error.to_string()))?;
     let mut pages = handle.info_with_subjects(filter).await.map_err(|error| fail(error.to_string()))?;

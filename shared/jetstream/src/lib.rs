@@ -7,8 +7,16 @@
 //!                 ├─ reader    a lane out, in order, from the stream it was opened for and no other
 //!                 ├─ purge     what is settled leaves
 //!                 ├─ lanes     which lanes have a backlog
-//!                 └─ epochs    the fencing token of a lane, by compare-and-set
+//!                 ├─ oldest    what has waited longest in a lane
+//!                 ├─ parked    what left its lane undelivered: listed, and published again
+//!                 │
+//!                 ├─ bucket ─┬─ leases          who sends a lane, and its epoch, by compare-and-set
+//!                 └─ follow ─┼─ members         who lives, and which lane belongs to whom
+//!                            └─ lane_settings   what an operator set of a lane
 //! ```
+//!
+//! `bucket` reads and writes one key, `follow` brings every change of all of them; both are guarded against what the
+//! library does on a bad day, and neither knows what an entry means.
 //!
 //! The names, subjects and settings of streams and buckets are data, in `nats/streams.json` ([`definitions`]).
 //! Nothing here counts messages to decide whether there is room: the broker's limits do, atomically. Nothing here
@@ -17,12 +25,18 @@
 
 mod api;
 pub mod broker;
+mod bucket;
 pub mod definitions;
 pub mod durability;
-pub mod epochs;
+mod follow;
 pub mod headers;
 pub mod identity;
+pub mod lane_settings;
 pub mod lanes;
+pub mod leases;
+pub mod members;
+pub mod oldest;
+pub mod parked;
 pub mod publish;
 pub mod purge;
 pub mod reader;
@@ -37,6 +51,9 @@ pub use definitions::{Bounds, Definition};
 pub use durability::Held;
 pub use headers::Headers;
 pub use identity::Created;
+pub use lane_settings::{LaneSettings, LaneSettingsWatch};
+pub use leases::{Lease, Leases, Taken};
+pub use members::{Living, Members};
 pub use publish::{Publisher, Refused, Stored};
 pub use reader::{LaneReader, ReaderOptions, StoredMessage};
 pub use settings::{NatsSettings, StreamsMode};

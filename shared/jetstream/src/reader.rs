@@ -31,7 +31,7 @@ use crate::identity;
 use crate::{Broker, Created, Headers};
 
 /// How a lane is read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReaderOptions {
     /// Messages asked for at once; the library would prefetch 500.
     pub max_batch: u16,

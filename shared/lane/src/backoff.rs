@@ -20,6 +20,12 @@ impl Backoff {
         Self { min_ms: min_ms.max(1), max_ms: max_ms.max(min_ms).max(1), retry_after_max_ms, failures: 0, until: None }
     }
 
+    /// A backoff whose delays are over as they begin: for a model, which fires every timer and whose clock stands still.
+    #[must_use]
+    pub fn over_at_once() -> Self {
+        Self { min_ms: 0, max_ms: 0, retry_after_max_ms: 0, failures: 0, until: None }
+    }
+
     /// A failure at `now`. `jitter` (0 to 1000) takes up to half of the delay off, so that lanes that failed together
     /// don't come back together.
     pub fn failed(&mut self, now: Moment, retry_after_ms: Option<u64>, jitter: u16) {
@@ -30,12 +36,19 @@ impl Backoff {
         let full = doubled.min(self.max_ms);
         let jittered = full - full / 2 * u64::from(jitter.min(1000)) / 1000;
         let asked = retry_after_ms.unwrap_or(0).min(self.retry_after_max_ms);
-        self.failures = self.failures.saturating_add(1);
+        if self.failures == 0 || doubled < self.max_ms {
+            self.failures += 1; // beyond the longest delay one more makes no difference, and a model's states stay few
+        }
         self.until = Some(now.after_ms(jittered.max(asked)));
     }
 
-    /// Something was settled: the next failure starts from the shortest delay.
+    /// Something was settled: the next failure starts from the shortest delay. A delay that was asked for goes on.
     pub fn progressed(&mut self) {
+        self.failures = 0;
+    }
+
+    /// As if nothing had failed.
+    pub fn reset(&mut self) {
         self.failures = 0;
         self.until = None;
     }
@@ -52,7 +65,7 @@ impl Backoff {
         self.until
     }
 
-    /// Failures in a row.
+    /// Failures in a row, counted up to the longest delay.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
@@ -80,6 +93,7 @@ mod tests {
         }
         assert_eq!(delays, [100, 200, 400, 800, 1000, 1000]);
         backoff.progressed();
+        assert_eq!(backoff.until(), Some(Moment(now)), "what was asked for goes on");
         assert_eq!(delay(&mut backoff, now, None, 0), 100);
     }
 

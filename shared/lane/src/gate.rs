@@ -13,6 +13,7 @@
 //! higher floor, takes effect once that item has its outcome. Nothing here is stored: a restart is a new gate id,
 //! and what was sent to the old one is void.
 
+use crate::guard::{self, Guard};
 use crate::{Answer, Epoch, Final, GateId, Memory, MemoryLimits, Moment, MsgId, Origin, Seq, invariants};
 
 /// Bounds of one gate.
@@ -127,17 +128,17 @@ impl ReceiveGate {
     /// # Errors
     /// Why not; nothing of the batch may be begun.
     pub fn admit(&mut self, head: &Head) -> Result<(), Refusal> {
-        if head.gate != Some(self.id) {
+        if head.gate != Some(self.id) && guard::holds(Guard::GateId) {
             return Err(Refusal::NewGate(self.id));
         }
         if let Some(known) = self.newest() {
-            if known.origin.site != head.origin.site {
+            if known.origin.site != head.origin.site && guard::holds(Guard::Origin) {
                 return Err(Refusal::OtherOrigin(known.origin.clone()));
             }
-            if head.epoch < known.epoch {
+            if head.epoch < known.epoch && guard::holds(Guard::EpochAtAdmission) {
                 return Err(Refusal::StaleEpoch(known.epoch));
             }
-            if head.epoch == known.epoch && head.origin != known.origin {
+            if head.epoch == known.epoch && head.origin != known.origin && guard::holds(Guard::Origin) {
                 return Err(Refusal::OtherOrigin(known.origin.clone()));
             }
         }
@@ -154,23 +155,28 @@ impl ReceiveGate {
     /// What to do with an item now. Ask for each item, and again after every wait.
     pub fn step(&mut self, now: Moment, visit: &Visit<'_>) -> Step {
         match self.newest() {
-            Some(known) if visit.epoch < known.epoch => return Step::Stale(known.epoch),
-            Some(known) => debug_assert_eq!(visit.epoch, known.epoch, "an item whose batch was not admitted"),
+            Some(known) if visit.epoch < known.epoch && guard::holds(Guard::EpochBeforeEachItem) => {
+                return Step::Stale(known.epoch);
+            }
+            Some(known) => debug_assert!(visit.epoch <= known.epoch, "an item whose batch was not admitted"),
             None => debug_assert!(false, "an item whose batch was not admitted"),
         }
-        if self.at_instance.is_some() {
+        if self.at_instance.is_some() && guard::holds(Guard::OneAtTheInstance) {
             return Step::Wait { until: None };
         }
-        if visit.prev > self.last {
+        if visit.prev > self.last && guard::holds(Guard::GapCheck) {
             let until = visit.since.after_ms(self.limits.wait_max_ms);
             return if now >= until { Step::Gap { last: self.last } } else { Step::Wait { until: Some(until) } };
         }
-        if let Some(answer) = self.memory.recall(visit.seq, visit.msg_id) {
+        if let Some(answer) = self.memory.recall(visit.seq, visit.msg_id).filter(|_| guard::holds(Guard::Memory)) {
             let answer = answer.clone();
-            self.last = self.last.max(visit.seq);
+            if guard::holds(Guard::MemoryMovesLast) {
+                self.last = self.last.max(visit.seq);
+            }
             return Step::Answer(repeated(answer));
         }
-        if self.owner.as_ref().is_some_and(|owner| visit.seq <= owner.floor) {
+        let vouched = self.owner.as_ref().is_some_and(|owner| visit.seq <= owner.floor);
+        if vouched && guard::holds(Guard::FloorVouches) {
             return Step::Answer(Answer::vouched());
         }
         self.at_instance = Some((visit.epoch, visit.seq, visit.msg_id.clone()));
@@ -242,23 +248,27 @@ impl ReceiveGate {
     }
 
     fn settle_coming(&mut self) {
-        if self.at_instance.is_some() {
+        if self.at_instance.is_some() && guard::holds(Guard::AdoptionWaits) {
             return;
         }
         let Some(coming) = self.coming.take() else { return };
         let adopted = self.owner.as_ref().is_none_or(|owner| owner.epoch < coming.epoch);
-        self.last = if adopted { coming.floor } else { self.last.max(coming.floor) };
+        if adopted && guard::holds(Guard::LastBelongsToItsEpoch) {
+            self.last = coming.floor;
+        } else if guard::holds(Guard::FloorMovesLast) {
+            self.last = self.last.max(coming.floor);
+        }
         self.owner = Some(coming);
     }
 }
 
-/// A repeat of something delivered is a duplicate; a repeat of something rejected stays rejected, so that its copy
-/// gets parked.
+/// A repeat of something delivered is a duplicate; a repeat of something refused stays refused, so that its copy gets
+/// parked.
 fn repeated(answer: Answer) -> Answer {
-    match answer.outcome {
-        Final::Delivered | Final::Duplicate => Answer { outcome: Final::Duplicate, ..answer },
-        Final::Rejected | Final::Expired | Final::Unprocessed => answer,
+    if answer.outcome.park_reason().is_some() && guard::holds(Guard::RefusedIsNoDuplicate) {
+        return answer;
     }
+    Answer { outcome: Final::Duplicate, ..answer }
 }
 
 #[cfg(test)]

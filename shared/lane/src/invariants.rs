@@ -7,7 +7,8 @@
 //! | prefix | only consecutive settled items are trimmed; no floor passes an unsettled one |
 //! | in-order | first final outcomes come in lane order, over epochs and gate lives |
 //! | single | at most one item of a lane is at the instance |
-//! | fenced | after an epoch is adopted no item of a lower one is begun |
+//! | fenced | after an epoch is adopted no item of a lower one is begun, over gate lives too |
+//! | parked-stays-out | an item that the sender parked is not begun after a later one had its outcome |
 //! | awake | work waiting means that a batch can be posted, an answer is due, or a deadline is set |
 //!
 //! `bounded`, `prefix`, `single` and `awake` can be seen in one machine and are checked here after every step of a
@@ -15,7 +16,7 @@
 //! `tests/properties.rs`.
 
 use crate::window::WindowView;
-use crate::{ReceiveGate, SendWindow};
+use crate::{Batch, ReceiveGate, SendWindow};
 
 /// Checks a window.
 ///
@@ -24,11 +25,23 @@ use crate::{ReceiveGate, SendWindow};
 pub fn window(window: &SendWindow) {
     if cfg!(debug_assertions) {
         let view: WindowView<'_> = window.view();
-        assert!(view.in_flight_is_within_a_batch(), "bounded: {window:?}");
+        assert!(view.each_in_flight_is_in_one_live_post(), "bounded: {window:?}");
         assert!(view.bytes_add_up(), "bounded: {window:?}");
         assert!(view.sequences_grow_above_the_floor(), "prefix: {window:?}");
         assert!(view.the_head_is_not_settled(), "prefix: {window:?}");
+        assert!(view.nothing_passes_a_parked_head(), "parked-stays-out: {window:?}");
         assert!(view.something_will_happen(), "awake: {window:?}");
+    }
+}
+
+/// Checks a window and the batch that it just made.
+///
+/// # Panics
+/// In a debug build, with the name of the invariant that does not hold.
+pub fn posted(window: &SendWindow, batch: &Batch) {
+    if cfg!(debug_assertions) {
+        assert!(window.view().is_within_the_window(batch), "bounded: {batch:?} of {window:?}");
+        assert!(batch.floor <= batch.prev, "prefix: {batch:?}");
     }
 }
 

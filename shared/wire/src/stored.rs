@@ -38,6 +38,8 @@ pub mod header {
     pub const TRACEPARENT: &str = "traceparent";
     /// W3C trace state.
     pub const TRACESTATE: &str = "tracestate";
+    /// Of one that was parked and published again: its sequence in FED_PARKED, see [`super::redrive`].
+    pub const REDRIVE: &str = "Fed-Redrive";
 }
 
 /// Longest text kept of an id or a type, bytes: they come from the body and must not fill the header block.
@@ -101,6 +103,14 @@ pub fn message_id(lane: &Lane, method: &str, target: &str, body: &[u8]) -> MsgId
         hex.push_str(&format!("{byte:02x}"));
     }
     MsgId::new(hex)
+}
+
+/// The sequence in FED_PARKED of a message that was parked and published again; `get` looks a NATS header up.
+///
+/// Such a message stands at the lane's end under `<original id>.redrive.<parked sequence>`, and has waited longer than any
+/// limit on waiting would allow. Where its deadline had passed it carries none: somebody wants it tried all the same.
+pub fn redrive<'h>(get: impl Fn(&'static str) -> Option<&'h str>) -> Option<u64> {
+    get(header::REDRIVE)?.parse().ok().filter(|sequence| *sequence > 0)
 }
 
 impl StoredActivity {
@@ -283,6 +293,17 @@ mod tests {
         let other = Lane { source: "other.example".parse().expect("name"), ..lane() };
         assert_ne!(message_id(&other, "POST", "/inbox", b"a"), id("/inbox", b"a"));
         assert_eq!(id("/inbox", b"a").as_str().len(), 64);
+    }
+
+    #[test]
+    fn a_redriven_message_without_a_deadline_is_read_like_any_other() {
+        let stored = StoredActivity { deadline: None, ..stored() };
+        let mut headers = stored.to_headers();
+        headers.push((header::REDRIVE, "17".into()));
+        assert_eq!(read(&headers, stored.body.clone()).map(|read| read.deadline), Ok(None));
+        for (text, sequence) in [(Some("17"), Some(17)), (Some("0"), None), (Some("-1"), None), (None, None)] {
+            assert_eq!(redrive(|name| text.filter(|_| name == header::REDRIVE)), sequence);
+        }
     }
 
     #[test]

@@ -28,9 +28,18 @@ impl Inbox {
 
     /// Makes the stream as nats/streams.json has it, with this changed: for `FED_STREAMS=bind`.
     pub async fn create(&self, change: impl FnOnce(&mut Config)) {
-        let mut config = definition();
+        let mut config = definition("queues", INBOX_STREAM);
         change(&mut config);
         self.jetstream.create_stream(config).await.expect("a stream");
+    }
+
+    /// Makes a bucket's stream as nats/streams.json has it.
+    pub async fn create_bucket(&self, stream: &str) {
+        self.jetstream.create_stream(definition("buckets", stream)).await.expect("a bucket");
+    }
+
+    pub async fn delete_bucket(&self, stream: &str) {
+        self.jetstream.delete_stream(stream).await.expect("deleted");
     }
 
     pub async fn update(&self, change: impl FnOnce(&mut Config)) {
@@ -97,12 +106,12 @@ impl Stored {
     }
 }
 
-/// FED_INBOX of nats/streams.json.
-pub fn definition() -> Config {
+/// A stream of nats/streams.json: FED_INBOX is one of its `queues`.
+fn definition(kind: &str, name: &str) -> Config {
     let path = broker::repository().join("nats/streams.json");
     let text = std::fs::read_to_string(path).expect("nats/streams.json");
     let all: Value = serde_json::from_str(&text).expect("JSON");
-    let queues = all["queues"].as_array().expect("queues");
-    let inbox = queues.iter().find(|stream| stream["name"] == INBOX_STREAM).expect("the inbox");
-    serde_json::from_value::<jetstream::stream::Config>(inbox.clone()).expect("a stream's configuration")
+    let streams = all[kind].as_array().expect("an array");
+    let found = streams.iter().find(|stream| stream["name"] == name).expect("its definition");
+    serde_json::from_value::<jetstream::stream::Config>(found.clone()).expect("a stream's configuration")
 }

@@ -13,7 +13,7 @@ const BATCH_SENDER: &str = "batch-sender";
 const BATCH_RECEIVER: &str = "batch-receiver";
 
 /// One variable of one service set to a value that it can't have.
-const WRONG: [(&str, &str, &str); 66] = [
+const WRONG: [(&str, &str, &str); 70] = [
     (INBOX_RECEIVER, "FED_LISTEN", "8080"),
     (INBOX_RECEIVER, "FED_SOURCES", "a.test,b..test"),
     (INBOX_RECEIVER, "FED_DESTINATIONS", "*.test"),
@@ -39,6 +39,10 @@ const WRONG: [(&str, &str, &str); 66] = [
     (INBOX_RECEIVER, "FED_CONNECTIONS_MAX", "-1"),
     (INBOX_RECEIVER, "FED_RETRY_AFTER", "later"),
     (INBOX_RECEIVER, "FED_SIGNATURE_WINDOW", "55 minuten"),
+    (INBOX_RECEIVER, "FED_SIGNATURE_MARGIN", "5 minuten"),
+    (INBOX_RECEIVER, "FED_SIGNATURE_MARGIN", "55m"),
+    (INBOX_RECEIVER, "FED_LANE_AGE_MAX", "old"),
+    (INBOX_RECEIVER, "FED_LANE_AGE_MAX", "50m"),
     (INBOX_RECEIVER, "FED_LANE_MESSAGES_MAX", "0"),
     (INBOX_RECEIVER, "FED_STREAM_BYTES_MAX", "4GB"),
     (INBOX_RECEIVER, "HTTP_ALLOWED_IPS", "192.0.2.300"),

@@ -18,7 +18,7 @@ use fedstream_lane::{Answer, Epoch, Final, GateId, Lane, MsgId, Origin, Seq};
 use fedstream_service::config::{Environment, load_from};
 use fedstream_service::http_server::{self, Limits};
 use fedstream_wire::v2::{self, Batch, BatchHeader, BatchItem, Closing, Line};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -105,6 +105,20 @@ impl Receiver {
         let request = Request::get(format!("http://{}{path}", self.admin)).body(Full::default())?;
         let reply = self.send(request).await?;
         Ok((reply.status, serde_json::from_slice(&reply.bytes().await?)?))
+    }
+
+    /// What `/lanes` says of the only lane, once it is like this.
+    pub async fn lane(&self, like: impl Fn(&serde_json::Value) -> bool) -> Result<serde_json::Value> {
+        let seen = async {
+            loop {
+                let (_, mut page) = self.page("/lanes").await?;
+                let lane = page["lanes"][0].take();
+                if like(&lane) {
+                    return Ok(lane);
+                }
+            }
+        };
+        soon("the lane to be so", seen).await?
     }
 
     /// What `run` returned.
@@ -201,11 +215,13 @@ pub const DONE: Line = Line::End(Closing::Done);
 pub struct Instance {
     pub address: SocketAddr,
     requests: mpsc::UnboundedReceiver<Asked>,
+    probes: mpsc::UnboundedReceiver<Asked>,
     at_once: Arc<AtomicUsize>,
 }
 
 /// A request that waits for its answer.
 pub struct Asked {
+    pub target: String,
     pub body: String,
     pub headers: HeaderMap,
     answer: oneshot::Sender<Response>,
@@ -230,30 +246,40 @@ impl Instance {
     pub async fn start() -> Result<Self> {
         let (listening, address) = listener().await?;
         let (asking, requests) = mpsc::unbounded_channel();
+        let (probing, probes) = mpsc::unbounded_channel();
         let (now, at_once) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let most = at_once.clone();
         let handler = move |request: axum::extract::Request| {
-            let (asking, now, most) = (asking.clone(), now.clone(), most.clone());
+            let is_activity = request.method() == Method::POST;
+            let asking = if is_activity { asking.clone() } else { probing.clone() };
+            let (now, most) = (now.clone(), most.clone());
             async move {
-                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let one = usize::from(is_activity);
+                most.fetch_max(now.fetch_add(one, Ordering::SeqCst) + one, Ordering::SeqCst);
                 let (parts, body) = request.into_parts();
                 let body = body.collect().await.expect("a body").to_bytes();
                 let (answer, answered) = oneshot::channel();
                 let body = String::from_utf8_lossy(&body).into_owned();
-                asking.send(Asked { body, headers: parts.headers, answer }).expect("the test is there");
+                let target = parts.uri.to_string();
+                asking.send(Asked { target, body, headers: parts.headers, answer }).expect("the test is there");
                 let response = answered.await.unwrap_or_else(|_| Response::new(Body::empty()));
-                now.fetch_sub(1, Ordering::SeqCst);
+                now.fetch_sub(one, Ordering::SeqCst);
                 response
             }
         };
         let app = Router::new().fallback(any(handler));
         tokio::spawn(http_server::serve(listening, app, Limits::default(), CancellationToken::new()));
-        Ok(Self { address, requests, at_once })
+        Ok(Self { address, requests, probes, at_once })
     }
 
     /// The next request.
     pub async fn asked(&mut self) -> Result<Asked> {
         soon("a request at the instance", self.requests.recv()).await?.context("the instance has gone")
+    }
+
+    /// The next question that is about no activity.
+    pub async fn probed(&mut self) -> Result<Asked> {
+        soon("a probe at the instance", self.probes.recv()).await?.context("the instance has gone")
     }
 
     /// Takes the next request, which must be for this activity.
@@ -269,7 +295,12 @@ impl Instance {
         self.requests.is_empty()
     }
 
-    /// The most requests that were here at once.
+    /// Has nobody asked how it is?
+    pub fn is_unprobed(&mut self) -> bool {
+        self.probes.is_empty()
+    }
+
+    /// The most activities that were here at once.
     pub fn most_at_once(&self) -> usize {
         self.at_once.load(Ordering::SeqCst)
     }

@@ -1,9 +1,13 @@
 //! This crate against a real nats-server, which each test starts for itself: the guards are about what it really does.
 
 mod connection;
-mod epochs;
+mod lane_settings;
+mod leasing;
 mod limits;
+mod membership;
+mod oldest;
 mod reading;
+mod redriving;
 mod safety;
 mod server;
 mod trimming;

@@ -1,26 +1,34 @@
 //! The near side of a lane, for one lane and one epoch: what is posted, settled and trimmed.
 //!
 //! ```text
-//!   Read ─▶ waiting ─Post─▶ in flight ─Outcome─▶ delivered ────────────┐
-//!              ▲                │        └──────▶ rejected ─Park─▶ parked ┴─▶ settled ─▶ floor ─▶ Trim
-//!              └──── rewind ────┘  (retry, gap, new gate, lost answer; then the backoff)
+//!   Read ─▶ waiting ─Post─▶ in flight ─Outcome─▶ delivered ───────────┐
+//!            ▲ │                │        └─────▶ refused ─Park─▶ acked ┴─▶ settled ─▶ floor ─▶ Trim
+//!            │ │                │                                        ▲
+//!            └─│─── rewind ─────┘  (retry, gap, new gate, lost answer)   │
+//!              └─ the head: unreadable, overdue, poison, operator ─Park─▶ acked, and purged before anything is posted
 //! ```
 //!
-//! Each item is settled by its own outcome line only. The floor moves over consecutive settled items, and no floor
-//! leaves the window, in a batch or in a trim, that passes an unsettled one. A window is never resumed: a restarted
-//! owner takes a new epoch and starts from what the stream holds.
+//! Several batches are in flight, each told where the one before it ended (`prev`). Each item is settled by its own
+//! outcome line only. The floor moves over consecutive settled items, and no floor leaves the window, in a batch or in
+//! a trim, that passes an unsettled one. A window is never resumed: a restarted owner takes a new epoch and starts from
+//! what the stream holds.
 //!
-//! One batch is in flight at a time, and it starts where the floor is: a batch after a rejection waits until the
-//! rejected activity's copy is parked. So `prev` equals the floor in every batch that this window makes today; the
-//! far side checks it all the same.
+//! How much is sent: at once when nothing is in flight (latency); else when a batch is full, or the linger has passed
+//! (throughput). After a failure single items are tried until one has an outcome, and POSTs side by side come back by
+//! doubling: an instance or a link that is down costs one activity per try, not a window.
 
 use std::collections::VecDeque;
 
+use crate::guard::{self, Guard};
 use crate::{Backoff, Epoch, Final, GateId, Moment, ParkReason, PostId, Seq, invariants};
+use evidence::Evidence;
+use flight::{Cancel, Flight, Post};
 
 pub(crate) use view::WindowView;
-pub use vocabulary::{Action, Batch, End, Event, StopReason, WindowLimits};
+pub use vocabulary::{Action, Batch, End, Event, Standing, Start, StopReason, WindowLimits};
 
+mod evidence;
+mod flight;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -29,11 +37,12 @@ mod vocabulary;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     Waiting,
+    /// In a POST that was not given up.
     InFlight,
-    /// Can't be read; its copy is asked for when it is the head.
-    Unreadable,
-    /// Rejected, and the copy not yet asked for.
-    Rejected,
+    /// Can't be read, or its deadline has passed: its copy is asked for when it is the head.
+    Unfit(ParkReason),
+    /// Refused by the instance, and the copy not yet asked for.
+    Refused(ParkReason),
     /// The copy is on its way.
     Parking,
     Settled,
@@ -43,8 +52,14 @@ enum State {
 struct Item {
     seq: Seq,
     bytes: usize,
-    attempts: u32,
+    deadline: Option<Moment>,
     state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Trim {
+    upto: Seq,
+    count: u64,
 }
 
 /// The window of one lane and one epoch. See the module's picture.
@@ -52,52 +67,71 @@ struct Item {
 pub struct SendWindow {
     epoch: Epoch,
     limits: WindowLimits,
-    /// Items of the next batch; less than the limit while the far side refuses larger ones.
+    lease_until: Moment,
+    /// Items of the next batch; less than the limit while the far side, or the link, does not take larger ones.
     batch_items: usize,
+    /// POSTs side by side; one after a failure.
+    posts_allowed: usize,
     floor: Seq,
     last_read: Seq,
     items: VecDeque<Item>,
     bytes: usize,
-    in_flight: Option<PostId>,
-    posts: u64,
+    flight: Flight,
     gate: Option<GateId>,
     /// The gate was learnt, and no batch was taken under it yet.
     gate_unproven: bool,
     /// Another gate was learnt before the last one was proven.
     gate_alternates: bool,
     backoff: Backoff,
+    evidence: Option<Evidence>,
+    /// Refusals in a row, up to the number that pauses the lane.
+    rejections: u32,
+    paused: bool,
+    operator_parks: Option<Seq>,
+    /// When a batch that isn't full goes all the same.
+    linger_until: Moment,
+    rate_until: Moment,
     settled_untrimmed: u64,
-    trimming: Option<u64>,
+    trimming: Option<Trim>,
     trim_due: Moment,
     trim_failed: bool,
+    /// The sender's own parked head: nothing is posted until it is purged.
+    purge_first: Option<Seq>,
     draining: bool,
     stop: Option<StopReason>,
     stopped: bool,
 }
 
 impl SendWindow {
-    /// A new owner's window. `floor` is the sequence before the first message that it reads; `gate` is the far side's
-    /// current life where another lane of this process knows it, and saves this one the asking.
+    /// A new owner's window.
     #[must_use]
-    pub fn new(epoch: Epoch, floor: Seq, gate: Option<GateId>, limits: WindowLimits, backoff: Backoff) -> Self {
+    pub fn new(start: Start, limits: WindowLimits, backoff: Backoff) -> Self {
         Self {
-            epoch,
+            epoch: start.epoch,
             limits,
+            lease_until: start.lease_until,
             batch_items: limits.batch_items.max(1),
-            floor,
-            last_read: floor,
+            posts_allowed: limits.posts.max(1),
+            floor: start.floor,
+            last_read: start.floor,
             items: VecDeque::new(),
             bytes: 0,
-            in_flight: None,
-            posts: 0,
-            gate,
+            flight: Flight::default(),
+            gate: start.gate,
             gate_unproven: false,
             gate_alternates: false,
             backoff,
+            evidence: None,
+            rejections: 0,
+            paused: false,
+            operator_parks: None,
+            linger_until: Moment(0),
+            rate_until: Moment(0),
             settled_untrimmed: 0,
             trimming: None,
             trim_due: Moment(0),
             trim_failed: false,
+            purge_first: None,
             draining: false,
             stop: None,
             stopped: false,
@@ -107,32 +141,25 @@ impl SendWindow {
     /// Takes in what happened.
     ///
     /// # Panics
-    /// On an event that can't be: an activity that was read before, an outcome of an item that is not in flight.
+    /// On an event that can't be: an activity that was read before, an outcome of an item that its POST did not carry.
     pub fn handle(&mut self, now: Moment, event: Event) {
         match event {
-            Event::Read { seq, bytes } => {
-                self.read(Item { seq, bytes, attempts: 0, state: State::Waiting });
+            Event::Read { seq, bytes, deadline } => {
+                self.read(now, Item { seq, bytes, deadline, state: State::Waiting })
             }
             Event::ReadUnreadable { seq, bytes } => {
-                self.read(Item { seq, bytes, attempts: 0, state: State::Unreadable });
+                let state = State::Unfit(ParkReason::Unreadable);
+                self.read(now, Item { seq, bytes, deadline: None, state });
             }
-            Event::Outcome { post, seq, outcome } => self.outcome(post, seq, outcome),
+            Event::Outcome { post, seq, outcome } => self.outcome(now, post, seq, outcome),
             Event::Ended { post, end, jitter } => self.ended(now, post, end, jitter),
-            Event::Parked { seq } => {
-                let item = self.items.iter_mut().find(|item| item.seq == seq);
-                if let Some(item) = item.filter(|item| item.state == State::Parking) {
-                    item.state = State::Settled;
-                }
-                self.raise_floor();
-            }
-            Event::Trimmed { done } => {
-                let count = self.trimming.take().unwrap_or(0);
-                if !done {
-                    self.settled_untrimmed += count;
-                }
-                self.trim_failed = !done;
-                self.trim_due = now.after_ms(self.limits.trim_interval_ms);
-            }
+            Event::Parked { seq } => self.parked(seq),
+            Event::Trimmed { done } => self.trimmed(now, done),
+            Event::Lease { until } => self.lease_until = until,
+            Event::Limits(limits) => self.limit(limits),
+            Event::Pause(paused) => self.paused = paused,
+            Event::Resume => self.resume(),
+            Event::ParkHead { seq } => self.operator_parks = Some(seq),
             Event::Drain => self.draining = true,
         }
         invariants::window(self);
@@ -148,9 +175,13 @@ impl SendWindow {
     /// When to poll again although nothing happened.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
-        let post = self.backoff.until().filter(|_| self.may_post_but_for_backoff());
-        let trim = Some(self.trim_due).filter(|_| self.has_trim());
-        post.into_iter().chain(trim).min()
+        if self.stopped {
+            return None;
+        }
+        let lease = Some(self.lease_until).filter(|until| *until < Moment(u64::MAX));
+        let trim = self.trim_due();
+        let head = self.items.front().filter(|head| self.waits_alone(head)).and_then(|head| head.deadline);
+        lease.into_iter().chain(trim).chain(head).chain(self.post_due()).min()
     }
 
     /// Is there room for the lane's next activity?
@@ -162,7 +193,7 @@ impl SendWindow {
     /// Is nothing waiting, in flight, on its way to be parked or to be trimmed?
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.items.is_empty() && self.in_flight.is_none() && self.settled_untrimmed == 0 && self.trimming.is_none()
+        self.items.is_empty() && self.flight.is_empty() && self.settled_untrimmed == 0 && self.trimming.is_none()
     }
 
     /// Was it told to post nothing more?
@@ -201,7 +232,25 @@ impl SendWindow {
         self.items.is_empty()
     }
 
-    /// Failures in a row.
+    /// Items in flight: those of POSTs that were given up and have not ended among them.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.flight.held().0
+    }
+
+    /// POSTs that have not ended.
+    #[must_use]
+    pub fn posts(&self) -> usize {
+        self.flight.posts.len()
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Failures in a row, counted up to the longest backoff.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.backoff.failures()
@@ -213,64 +262,170 @@ impl SendWindow {
         self.gate_alternates
     }
 
-    fn read(&mut self, item: Item) {
+    /// Did so many refusals come in a row that single items are tried now?
+    #[must_use]
+    pub fn is_paused_by_rejections(&self) -> bool {
+        self.limits.rejections_max > 0 && self.rejections >= self.limits.rejections_max
+    }
+
+    /// Why nothing is posted although something waits; none where something is posted, or nothing waits.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        let head = self.items.front()?;
+        if self.paused {
+            return Some(Standing::Paused);
+        }
+        if self.is_paused_by_rejections() {
+            return Some(Standing::Rejections);
+        }
+        if self.purge_first.is_some() || matches!(head.state, State::Parking | State::Refused(_) | State::Unfit(_)) {
+            return Some(Standing::ParkingTheHead(self.purge_first.unwrap_or(head.seq)));
+        }
+        if let Some(until) = self.backoff.until().filter(|_| self.backoff.failures() > 0) {
+            return Some(Standing::BackingOff { until, failures: self.backoff.failures() });
+        }
+        self.gate.is_none().then_some(Standing::AskingForTheGate)
+    }
+
+    fn read(&mut self, now: Moment, item: Item) {
         assert!(item.seq > self.last_read, "{} was read after {}", item.seq, self.last_read);
+        if !self.items.iter().any(|item| item.state == State::Waiting) {
+            self.linger_until = now.after_ms(self.limits.linger_ms);
+        }
         self.last_read = item.seq;
         self.bytes += item.bytes;
         self.items.push_back(item);
     }
 
-    fn outcome(&mut self, post: PostId, seq: Seq, outcome: Final) {
-        if self.in_flight != Some(post) {
-            return; // of a POST that was given up: with one in flight there is nothing left to settle by it
-        }
-        let item = self.items.iter_mut().find(|item| item.seq == seq);
+    fn outcome(&mut self, now: Moment, post: PostId, seq: Seq, outcome: Final) {
+        let Some(carrier) = self.flight.get_mut(post) else { return };
         #[expect(clippy::expect_used, reason = "a shell's bug: it lets only the next expected sequence through")]
-        let item =
-            item.filter(|item| item.state == State::InFlight).expect("an outcome of an item that is not in flight");
-        item.attempts += 1;
-        item.state = match outcome {
-            Final::Delivered | Final::Duplicate => State::Settled,
-            Final::Rejected | Final::Expired | Final::Unprocessed => State::Rejected,
+        let at =
+            carrier.unanswered.iter().position(|(carried, _)| *carried == seq).expect("an outcome that was not due");
+        carrier.unanswered.remove(at);
+        carrier.answered = true;
+        if !carrier.abandoned {
+            self.gate_is_proven();
+            self.backoff.progressed();
+        }
+        let settles = |item: &&mut Item| {
+            let its_own = item.seq == seq || !guard::holds(Guard::OwnLine) && item.seq < seq;
+            its_own && matches!(item.state, State::Waiting | State::InFlight)
         };
-        self.gate_is_proven();
-        self.backoff.progressed();
+        let mut counted = false;
+        for item in self.items.iter_mut().filter(settles) {
+            counted = true;
+            item.state = match outcome.park_reason() {
+                Some(reason) if guard::holds(Guard::CopyBeforeSettled) => State::Refused(reason),
+                _ => State::Settled,
+            };
+        }
+        if counted {
+            self.count_rejection(now, outcome);
+        }
         self.raise_floor();
     }
 
+    /// So many refusals in a row without a 2xx ("already received" aside) are no bad activities.
+    fn count_rejection(&mut self, now: Moment, outcome: Final) {
+        match outcome {
+            Final::Delivered => self.rejections = 0,
+            Final::Duplicate => {}
+            Final::Rejected | Final::Expired | Final::Unprocessed => {
+                self.rejections = (self.rejections + 1).min(self.limits.rejections_max);
+                if self.is_paused_by_rejections() {
+                    self.backoff.failed(now, None, 0);
+                    for post in self.flight.posts.iter_mut().filter(|post| post.cancel == Cancel::No) {
+                        post.cancel = Cancel::Wanted;
+                    }
+                }
+            }
+        }
+    }
+
     fn ended(&mut self, now: Moment, post: PostId, end: End, jitter: u16) {
-        if self.in_flight != Some(post) {
+        let Some((place, post)) = self.flight.remove(post) else { return };
+        if let End::StaleEpoch(known) = end {
+            self.stop.get_or_insert(StopReason::StaleEpoch { known });
+        }
+        if post.abandoned && guard::holds(Guard::AbandonedEndsAreVoid) {
             return;
         }
-        self.in_flight = None;
-        let unanswered = self.items.iter().any(|item| item.state == State::InFlight);
-        self.rewind(end);
+        let all_answered = post.unanswered.is_empty();
+        self.rewind(place, &post, end);
         if matches!(end, End::Done | End::Retry { .. } | End::Gap) {
             self.gate_is_proven();
         }
         match end {
-            // Back to the full size by an eighth: each batch that is refused again costs a crossing.
-            End::Done if !unanswered && self.gate.is_some() => {
-                let grown = self.batch_items + (self.batch_items / 8).max(1);
-                self.batch_items = grown.min(self.limits.batch_items.max(1));
+            End::Done if all_answered => self.grow(),
+            End::NewGate(gate) => self.new_gate(now, gate, jitter),
+            End::StaleEpoch(_) => {}
+            End::Unfit if post.size > 1 => self.halve(&post),
+            End::Lost if post.cancel != Cancel::No => {}
+            End::Lost if post.size > 1 && !post.answered => {
+                self.halve(&post); // it may be too large for the link to carry in time
+                self.failed(now, None, jitter);
             }
-            End::NewGate(gate) => {
-                if self.gate_unproven {
-                    self.backoff.failed(now, None, jitter);
-                    self.gate_alternates = true;
+            End::Retry { seq, status, alive, retry_after_ms } => {
+                if evidence::is_fault(status) {
+                    self.note_fault(now, seq, alive);
                 }
-                self.gate = Some(gate);
-                self.gate_unproven = true;
+                self.failed(now, retry_after_ms, jitter);
             }
-            End::StaleEpoch(known) => self.stop = Some(StopReason::StaleEpoch { known }),
-            End::Unfit if self.batch_items > 1 => self.batch_items /= 2,
-            End::Retry { retry_after_ms, .. }
-            | End::Overloaded { retry_after_ms }
-            | End::Refused { retry_after_ms } => {
-                self.backoff.failed(now, retry_after_ms, jitter);
+            End::Overloaded { retry_after_ms } | End::Refused { retry_after_ms } => {
+                self.failed(now, retry_after_ms, jitter);
             }
-            End::Done | End::Unfit | End::Gap | End::Lost => self.backoff.failed(now, None, jitter),
+            End::Done | End::Unfit | End::Gap | End::Lost => self.failed(now, None, jitter),
         }
+    }
+
+    /// What this POST carried waits again, and what was posted after it. A gap or a new gate say that something before it
+    /// is missing too.
+    fn rewind(&mut self, place: usize, ended: &Post, end: End) {
+        if end == End::Done && ended.unanswered.is_empty() {
+            return;
+        }
+        let from = if matches!(end, End::Gap | End::NewGate(_)) { 0 } else { place };
+        let mut again: Vec<Seq> = ended.unanswered.iter().map(|(seq, _)| *seq).collect();
+        for post in self.flight.posts.iter_mut().skip(from).filter(|post| !post.abandoned) {
+            post.abandoned = true;
+            again.extend(post.unanswered.iter().map(|(seq, _)| *seq));
+        }
+        for item in self.items.iter_mut().filter(|item| item.state == State::InFlight && again.contains(&item.seq)) {
+            item.state = State::Waiting;
+        }
+        if let (End::Retry { seq, .. }, false) = (end, guard::holds(Guard::RewindOnRetry)) {
+            self.items.iter_mut().filter(|item| item.seq == seq).for_each(|item| item.state = State::Settled);
+            self.raise_floor();
+        }
+    }
+
+    /// Back to full size: POSTs by doubling, batches by an eighth, for each batch that is refused again costs a crossing.
+    fn grow(&mut self) {
+        self.posts_allowed = (self.posts_allowed * 2).min(self.limits.posts.max(1));
+        if self.gate.is_some() {
+            let grown = self.batch_items + (self.batch_items / 8).max(1);
+            self.batch_items = grown.min(self.limits.batch_items.max(1));
+        }
+    }
+
+    /// Smaller batches than this one; never larger ones than now, for it may be of a time with other limits.
+    fn halve(&mut self, ended: &Post) {
+        self.batch_items = self.batch_items.min(ended.size / 2);
+    }
+
+    fn failed(&mut self, now: Moment, retry_after_ms: Option<u64>, jitter: u16) {
+        self.backoff.failed(now, retry_after_ms, jitter);
+        self.posts_allowed = 1;
+    }
+
+    fn new_gate(&mut self, now: Moment, gate: GateId, jitter: u16) {
+        if self.gate_unproven {
+            self.backoff.failed(now, None, jitter);
+            self.gate_alternates = true;
+        }
+        self.gate = Some(gate);
+        self.gate_unproven = true;
     }
 
     /// The far side took a batch in the life that it was meant for.
@@ -278,27 +433,77 @@ impl SendWindow {
         (self.gate_unproven, self.gate_alternates) = (false, false);
     }
 
-    /// What is in flight waits again.
-    fn rewind(&mut self, end: End) {
-        let mut tried = match end {
-            End::Retry { seq, .. } => Some(seq),
-            End::Lost => self.items.iter().find(|item| item.state == State::InFlight).map(|item| item.seq),
-            _ => None,
-        };
-        for item in self.items.iter_mut().filter(|item| item.state == State::InFlight) {
-            item.state = State::Waiting;
-            if tried.take_if(|seq| *seq == item.seq).is_some() {
-                item.attempts += 1;
+    fn note_fault(&mut self, now: Moment, seq: Seq, alive: bool) {
+        let limits = self.limits;
+        match self.evidence.as_mut().filter(|evidence| evidence.seq == seq) {
+            Some(evidence) => evidence.again(now, alive, limits.poison_attempts, limits.poison_after_ms),
+            None => self.evidence = Some(Evidence::new(seq, now)),
+        }
+    }
+
+    fn parked(&mut self, seq: Seq) {
+        if let Some(item) = self.items.iter_mut().find(|item| item.seq == seq && item.state == State::Parking) {
+            item.state = State::Settled;
+        }
+        self.raise_floor();
+    }
+
+    fn trimmed(&mut self, now: Moment, done: bool) {
+        let trim = self.trimming.take();
+        self.trim_failed = !done;
+        self.trim_due = now.after_ms(self.limits.trim_interval_ms);
+        let Some(trim) = trim else { return };
+        // A purge that was acked after the lease ended may have come after another owner's first POST: it is not counted.
+        if !done || now >= self.lease_until {
+            self.settled_untrimmed += trim.count;
+        } else if self.purge_first.is_some_and(|seq| seq <= trim.upto) {
+            self.purge_first = None;
+        }
+    }
+
+    fn limit(&mut self, limits: WindowLimits) {
+        if self.batch_items >= self.limits.batch_items {
+            self.batch_items = limits.batch_items.max(1);
+        }
+        if self.posts_allowed >= self.limits.posts {
+            self.posts_allowed = limits.posts.max(1);
+        }
+        self.batch_items = self.batch_items.min(limits.batch_items.max(1));
+        self.posts_allowed = self.posts_allowed.min(limits.posts.max(1));
+        self.rejections = if limits.rejections_max == 0 { 0 } else { self.rejections.min(limits.rejections_max) };
+        self.limits = limits;
+    }
+
+    fn resume(&mut self) {
+        self.paused = false;
+        self.rejections = 0;
+        self.backoff.reset();
+    }
+
+    fn raise_floor(&mut self) {
+        let prefix_only = guard::holds(Guard::PrefixTrim);
+        while let Some(item) = self.items.pop_front_if(|item| item.state == State::Settled) {
+            self.settled(item);
+        }
+        if !prefix_only && let Some(last) = self.items.iter().rposition(|item| item.state == State::Settled) {
+            for _ in 0..=last {
+                if let Some(item) = self.items.pop_front() {
+                    self.settled(item);
+                }
             }
         }
     }
 
-    fn raise_floor(&mut self) {
-        while let Some(item) = self.items.pop_front_if(|item| item.state == State::Settled) {
-            assert!(item.seq > self.floor, "settled twice");
-            self.floor = item.seq;
-            self.bytes -= item.bytes;
-            self.settled_untrimmed += 1;
+    fn settled(&mut self, item: Item) {
+        assert!(item.seq > self.floor, "settled twice");
+        self.floor = item.seq;
+        self.bytes -= item.bytes;
+        self.settled_untrimmed += 1;
+        if self.evidence.is_some_and(|evidence| evidence.seq <= item.seq) {
+            self.evidence = None;
+        }
+        if self.operator_parks.is_some_and(|seq| seq <= item.seq) {
+            self.operator_parks = None;
         }
     }
 
@@ -306,84 +511,230 @@ impl SendWindow {
         if self.stopped {
             return None;
         }
-        if let Some(park) = self.next_park() {
-            return Some(park);
+        if now >= self.lease_until && guard::holds(Guard::LeaseBeforePost) {
+            self.stop.get_or_insert(StopReason::LeaseLost);
         }
-        // A drain does not wait for the interval, but a broker that refuses is left alone for it all the same.
-        if self.has_trim() && (now >= self.trim_due || self.draining && !self.trim_failed) {
-            let count = std::mem::take(&mut self.settled_untrimmed);
-            self.trimming = Some(count);
-            return Some(Action::Trim { upto: self.floor, count });
-        }
-        if let Some(reason) = self.stop_reason() {
+        if let Some(reason) = self.stop {
             self.stopped = true;
             return Some(Action::Stop(reason));
         }
-        if self.may_post_but_for_backoff() && self.backoff.is_due(now) {
-            return Some(Action::Post(self.form_batch()));
+        if let Some(post) = self.flight.posts.iter_mut().find(|post| post.cancel == Cancel::Wanted) {
+            post.cancel = Cancel::Asked;
+            return Some(Action::Cancel { post: post.id });
         }
-        None
+        self.note_overdue(now);
+        if let Some(park) = self.next_park() {
+            return Some(park);
+        }
+        if self.trim_due().is_some_and(|due| now >= due) {
+            let trim = Trim { upto: self.floor, count: std::mem::take(&mut self.settled_untrimmed) };
+            self.trimming = Some(trim);
+            return Some(Action::Trim { upto: trim.upto, count: trim.count });
+        }
+        if self.is_drained() {
+            self.stopped = true;
+            return Some(Action::Stop(StopReason::Drained));
+        }
+        self.post_due().is_some_and(|due| now >= due).then(|| Action::Post(self.form_batch(now)))
     }
 
+    fn note_overdue(&mut self, now: Moment) {
+        if !guard::holds(Guard::DeadlineBeforePost) {
+            return;
+        }
+        let overdue =
+            |item: &&mut Item| item.state == State::Waiting && item.deadline.is_some_and(|deadline| now >= deadline);
+        for item in self.items.iter_mut().filter(overdue) {
+            item.state = State::Unfit(ParkReason::Expired);
+        }
+    }
+
+    /// What the instance refused, in any place; what the sender itself takes out of the way, at the head only.
     fn next_park(&mut self) -> Option<Action> {
-        let unreadable_head = self.items.front_mut().filter(|item| item.state == State::Unreadable && !self.draining);
-        let (item, reason) = match unreadable_head {
-            Some(item) => (item, ParkReason::Unreadable),
-            None => (self.items.iter_mut().find(|item| item.state == State::Rejected)?, ParkReason::Rejected),
-        };
-        item.state = State::Parking;
-        Some(Action::Park { seq: item.seq, reason, attempts: item.attempts })
-    }
-
-    fn has_trim(&self) -> bool {
-        self.settled_untrimmed > 0 && self.trimming.is_none()
-    }
-
-    fn stop_reason(&self) -> Option<StopReason> {
-        if self.stop.is_some() {
-            return self.stop;
+        let refused = self.items.iter_mut().find(|item| matches!(item.state, State::Refused(_)));
+        if let Some(item) = refused
+            && let State::Refused(reason) = std::mem::replace(&mut item.state, State::Parking)
+        {
+            return Some(Action::Park { seq: item.seq, reason });
         }
-        let parking = self.is_parking();
-        let drained = self.draining
-            && self.in_flight.is_none()
-            && !parking
+        if self.paused || self.draining || self.purge_first.is_some() {
+            return None;
+        }
+        let (place, reason) = self.unfit_head()?;
+        let item = self.items.get_mut(place)?;
+        item.state = if guard::holds(Guard::ParkBeforeTrim) { State::Parking } else { State::Settled };
+        let seq = item.seq;
+        if guard::holds(Guard::PurgeBeforeNext) {
+            self.purge_first = Some(seq);
+        }
+        self.raise_floor();
+        Some(Action::Park { seq, reason })
+    }
+
+    /// The head, where it is not to be posted any more; and why.
+    fn unfit_head(&self) -> Option<(usize, ParkReason)> {
+        let unfit = |item: &Item| match item.state {
+            State::Unfit(reason) => Some(reason),
+            State::Waiting => self.unwanted(item.seq),
+            _ => None,
+        };
+        let places = if guard::holds(Guard::OnlyTheHeadIsParked) { 1 } else { self.items.len() };
+        self.items.iter().take(places).enumerate().find_map(|(place, item)| {
+            let reason = unfit(item)?;
+            // What was posted may still have its outcome: one that is parked as well would be told twice.
+            (!self.flight.carries(item.seq)).then_some((place, reason))
+        })
+    }
+
+    fn unwanted(&self, seq: Seq) -> Option<ParkReason> {
+        if self.operator_parks == Some(seq) {
+            return Some(ParkReason::Operator);
+        }
+        let poison =
+            self.evidence.is_some_and(|known| known.seq == seq && known.is_enough(self.limits.poison_attempts));
+        poison.then_some(ParkReason::Poison)
+    }
+
+    /// Does this item wait, and no POST that was given up still carries it?
+    fn waits_alone(&self, item: &Item) -> bool {
+        item.state == State::Waiting && !self.draining && !self.paused && !self.flight.carries(item.seq)
+    }
+
+    /// When the next trim may start; none where there is nothing to trim, or one is on its way.
+    fn trim_due(&self) -> Option<Moment> {
+        if self.settled_untrimmed == 0 || self.trimming.is_some() {
+            return None;
+        }
+        // A drain and a parked head don't wait for the interval, but a broker that refuses is left alone all the same.
+        let at_once = (self.draining || self.purge_first.is_some()) && !self.trim_failed;
+        Some(if at_once { Moment(0) } else { self.trim_due })
+    }
+
+    fn is_drained(&self) -> bool {
+        self.draining
+            && self.flight.live() == 0
+            && !self.is_parking()
             && self.settled_untrimmed == 0
-            && self.trimming.is_none();
-        drained.then_some(StopReason::Drained)
+            && self.trimming.is_none()
     }
 
     fn is_parking(&self) -> bool {
-        self.items.iter().any(|item| matches!(item.state, State::Rejected | State::Parking))
+        self.items.iter().any(|item| matches!(item.state, State::Refused(_) | State::Parking))
     }
 
-    /// The head waits: so nothing is in flight, and no copy of an earlier item is on its way.
-    fn may_post_but_for_backoff(&self) -> bool {
-        !self.draining
-            && self.stop.is_none()
-            && self.in_flight.is_none()
-            && self.items.front().is_some_and(|item| item.state == State::Waiting)
+    /// Single items are tried until one has an outcome.
+    fn is_probing(&self) -> bool {
+        self.backoff.failures() > 0 || self.is_paused_by_rejections()
     }
 
-    fn form_batch(&mut self) -> Batch {
-        let post = PostId(self.posts);
-        self.posts += 1;
-        self.in_flight = Some(post);
-        let mut items = Vec::new();
-        if self.gate.is_some() {
-            let mut bytes = 0;
-            for item in self.items.iter_mut().take(self.batch_items).take_while(|item| item.state == State::Waiting) {
-                bytes += item.bytes;
-                if bytes > self.limits.batch_bytes && !items.is_empty() {
-                    break;
-                }
-                item.state = State::InFlight;
-                items.push(item.seq);
-            }
+    /// When the next batch may go; none where nothing may go before something happens.
+    fn post_due(&self) -> Option<Moment> {
+        if self.draining || self.paused || self.stop.is_some() || self.purge_first.is_some() {
+            return None;
         }
-        Batch { post, gate: self.gate, floor: self.floor, prev: self.floor, items }
+        let live = self.flight.live();
+        let careful = self.is_probing() || self.gate_unproven || self.gate.is_none();
+        let most = if careful { 1 } else { self.posts_allowed };
+        if live >= most || self.is_paused_by_rejections() && !self.flight.is_empty() {
+            return None;
+        }
+        let (_, cut) = self.next_items()?;
+        let patient = match cut {
+            _ if live == 0 => Moment(0),
+            Cut::Full => Moment(0),
+            Cut::Waiting => self.linger_until,
+            // Some of what is in flight has its outcome soon; a batch of what little fits now would cost a crossing.
+            Cut::Window => return None,
+        };
+        Some(patient.max(self.rate_until).max(self.backoff.until().unwrap_or_default()))
+    }
+
+    /// The places of the next batch's items, and what bounds it; none where none may go. An empty batch asks for the gate.
+    fn next_items(&self) -> Option<(Vec<usize>, Cut)> {
+        let may_go = |item: &Item| item.state == State::Waiting && self.unwanted(item.seq).is_none();
+        let blocks =
+            |item: &Item| matches!(item.state, State::Unfit(_)) || item.state == State::Waiting && !may_go(item);
+        let first = self.items.iter().position(|item| may_go(item) || blocks(item))?;
+        if self.items.get(first).is_some_and(blocks) {
+            return None;
+        }
+        if self.gate.is_none() {
+            return Some((vec![], Cut::Full));
+        }
+        let (held_items, held_bytes) = self.flight.held();
+        let most = self.batch_most();
+        let (mut places, mut bytes) = (Vec::new(), 0);
+        for (place, item) in self.items.iter().enumerate().skip(first) {
+            match item.state {
+                State::Waiting if may_go(item) => {}
+                State::Settled | State::Refused(_) | State::Parking => continue, // had its outcome: nothing overtakes it
+                State::Waiting | State::Unfit(_) | State::InFlight => break,
+            }
+            if places.len() >= most || !places.is_empty() && bytes + item.bytes > self.limits.batch_bytes {
+                return Some((places, Cut::Full));
+            }
+            let fits = held_items + places.len() < self.limits.in_flight_items
+                && held_bytes + bytes + item.bytes <= self.limits.in_flight_bytes;
+            // An item that is larger than the window goes alone.
+            if !fits && held_items + places.len() > 0 {
+                return (!places.is_empty()).then_some((places, Cut::Window));
+            }
+            places.push(place);
+            bytes += item.bytes;
+        }
+        let cut = if places.len() >= most { Cut::Full } else { Cut::Waiting };
+        (!places.is_empty()).then_some((places, cut))
+    }
+
+    fn batch_most(&self) -> usize {
+        if self.is_probing() {
+            return 1;
+        }
+        // With a rate, a batch is what the rate allows in a second: no burst at the instance.
+        let by_rate =
+            self.limits.rate_per_s.map_or(usize::MAX, |rate| usize::try_from(rate.get()).unwrap_or(usize::MAX));
+        self.batch_items.min(by_rate).max(1)
+    }
+
+    fn form_batch(&mut self, now: Moment) -> Batch {
+        let places = self.next_items().map(|(places, _)| places).unwrap_or_default();
+        let prev = match places.first() {
+            Some(0) | None => self.floor,
+            Some(first) if guard::holds(Guard::PrevIsTheItemBefore) => self.items[first - 1].seq,
+            Some(first) => Seq(self.items[*first].seq.0 - 1),
+        };
+        let id = self.flight.free_id();
+        let mut unanswered = Vec::with_capacity(places.len());
+        for place in places {
+            let item = &mut self.items[place];
+            item.state = State::InFlight;
+            unanswered.push((item.seq, item.bytes));
+        }
+        if let Some(rate) = self.limits.rate_per_s {
+            let takes_ms = unanswered.len() as u64 * 1000 / u64::from(rate.get());
+            self.rate_until = self.rate_until.max(now).after_ms(takes_ms);
+        }
+        self.linger_until = now.after_ms(self.limits.linger_ms);
+        let items: Vec<Seq> = unanswered.iter().map(|(seq, _)| *seq).collect();
+        let (size, cancel) = (items.len(), Cancel::No);
+        self.flight.posts.push(Post { id, unanswered, size, answered: false, abandoned: false, cancel });
+        let batch = Batch { post: id, gate: self.gate, floor: self.floor, prev, items };
+        invariants::posted(self, &batch);
+        batch
     }
 
     pub(crate) fn view(&self) -> WindowView<'_> {
         WindowView { window: self }
     }
+}
+
+/// What bounds a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// Its own limits.
+    Full,
+    /// What waits.
+    Waiting,
+    /// What is in flight already.
+    Window,
 }

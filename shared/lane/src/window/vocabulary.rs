@@ -1,20 +1,51 @@
 //! The vocabulary of a window: what happens to it, and what it wants done.
 
-use crate::{Epoch, Final, GateId, ParkReason, PostId, Seq};
+use std::num::NonZeroU32;
 
-/// Bounds of one window.
+use crate::{Epoch, Final, GateId, Moment, ParkReason, PostId, Seq};
+
+/// With what a new owner begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Start {
+    /// Its fencing token.
+    pub epoch: Epoch,
+    /// The sequence before the first message that it reads.
+    pub floor: Seq,
+    /// The far side's current life, where another lane of this process knows it; it saves this one the asking.
+    pub gate: Option<GateId>,
+    /// Until when it owns the lane, on its own monotonic clock.
+    pub lease_until: Moment,
+}
+
+/// Bounds and pace of one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WindowLimits {
     /// Items of one batch.
     pub batch_items: usize,
     /// Bytes of one batch's items; a single larger item goes alone.
     pub batch_bytes: usize,
+    /// Batches in flight.
+    pub posts: usize,
+    /// Items in flight, those of POSTs that were given up and not yet ended among them.
+    pub in_flight_items: usize,
+    /// Bytes in flight; a single larger item goes alone.
+    pub in_flight_bytes: usize,
     /// Items that the window holds, waiting and in flight.
     pub items: usize,
     /// Bytes that it holds; reading stops there (the item that passes it is still held).
     pub bytes: usize,
+    /// How long a batch that isn't full waits for more, where another one is in flight, milliseconds.
+    pub linger_ms: u64,
+    /// Most items a second; none: as fast as the instance takes them.
+    pub rate_per_s: Option<NonZeroU32>,
     /// Shortest time between two trims, milliseconds.
     pub trim_interval_ms: u64,
+    /// After so many refusals in a row the lane pauses: a wrong override or a firewall, not so many bad activities. 0: never.
+    pub rejections_max: u32,
+    /// So often an item has to fail with 500 or 501 before it counts as poison.
+    pub poison_attempts: u32,
+    /// And so long after the first time, milliseconds.
+    pub poison_after_ms: u64,
 }
 
 /// What happened.
@@ -26,6 +57,8 @@ pub enum Event {
         seq: Seq,
         /// Its size in a batch.
         bytes: usize,
+        /// Until when its signature is accepted; none where that does not matter.
+        deadline: Option<Moment>,
     },
     /// The reader brought a message that can't be read: it is parked when it is the head, and never posted.
     ReadUnreadable {
@@ -43,7 +76,7 @@ pub enum Event {
         /// What became of it.
         outcome: Final,
     },
-    /// A POST is over.
+    /// A POST is over. Nothing more of it is told after this: its number is given to another one.
     Ended {
         /// The POST.
         post: PostId,
@@ -52,7 +85,7 @@ pub enum Event {
         /// A random number from 0 to 1000, for the backoff.
         jitter: u16,
     },
-    /// A rejected item's copy is stored and acked.
+    /// An item's copy is stored and acked.
     Parked {
         /// The item.
         seq: Seq,
@@ -61,6 +94,22 @@ pub enum Event {
     Trimmed {
         /// Did the broker ack it?
         done: bool,
+    },
+    /// The lease was renewed until then, or lost: then this is a moment that has passed.
+    Lease {
+        /// On the owner's monotonic clock.
+        until: Moment,
+    },
+    /// Other limits hold from now on.
+    Limits(WindowLimits),
+    /// The operator pauses the lane, or lets it go on.
+    Pause(bool),
+    /// The operator says that the lane may go on after too many refusals.
+    Resume,
+    /// The operator wants this item out of the way when it is the head.
+    ParkHead {
+        /// The item.
+        seq: Seq,
     },
     /// Post nothing more; settle what is in flight.
     Drain,
@@ -83,7 +132,7 @@ pub enum End {
         /// What the instance asked for.
         retry_after_ms: Option<u64>,
     },
-    /// An earlier batch is missing at the far side.
+    /// An earlier batch is missing at the far side. What it has is information, and settles nothing: so it isn't here.
     Gap,
     /// The far side has no room now.
     Overloaded {
@@ -111,14 +160,17 @@ pub enum End {
 pub enum Action {
     /// POST these items.
     Post(Batch),
+    /// Give this POST up: close its connection, and say that it ended as lost.
+    Cancel {
+        /// The POST.
+        post: PostId,
+    },
     /// Store a copy of this item in FED_PARKED, and say when it is acked.
     Park {
         /// The item.
         seq: Seq,
         /// Why it leaves its lane undelivered.
         reason: ParkReason,
-        /// How often it was tried.
-        attempts: u32,
     },
     /// Purge the lane up to here, this one included.
     Trim {
@@ -139,6 +191,8 @@ pub enum StopReason {
         /// Its epoch.
         known: Epoch,
     },
+    /// The lease ended without being renewed.
+    LeaseLost,
     /// Drained: nothing is in flight, and what was settled is trimmed.
     Drained,
 }
@@ -156,4 +210,24 @@ pub struct Batch {
     pub prev: Seq,
     /// The items, in lane order. Empty only where the gate is not known.
     pub items: Vec<Seq>,
+}
+
+/// Why a window posts nothing although it holds something, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// The operator paused it.
+    Paused,
+    /// Too many refusals in a row: single items are tried, a backoff apart.
+    Rejections,
+    /// A copy of the head has to be acked, and the head purged, before anything else.
+    ParkingTheHead(Seq),
+    /// A failure was a moment ago.
+    BackingOff {
+        /// Until then.
+        until: Moment,
+        /// So many in a row.
+        failures: u32,
+    },
+    /// The far side's life is being asked for.
+    AskingForTheGate,
 }

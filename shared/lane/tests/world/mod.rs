@@ -1,60 +1,35 @@
-//! Both ends of a lane, a stream, an instance, and a link that loses and cuts: one small world, stepped by choices.
+//! Both ends of a lane, a stream, an instance, and a link that loses, delays, repeats and reorders: one small world,
+//! moved by [`Op`]s.
 //!
-//! It uses the very `SendWindow` and `ReceiveGate` that the services run. Time stands still but for the backoff, which
-//! is skipped to when nothing else can happen; so every order of events that the rules allow can be chosen.
+//! It uses the very `SendWindow` and `ReceiveGate` that the services run, and keeps the rules that they rely on: a
+//! lease is taken when the one before it is over, lines of one answer come in order, a purge is asked for once at a
+//! time. Everything else may happen at any moment. What must hold is checked by the [`Ledger`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod far;
+mod ledger;
+mod owner;
+mod plan;
 
-use fedstream_lane::{
-    Action, Answer, Backoff, Batch, End, Epoch, Event, Final, GateId, GateLimits, Head, MemoryLimits, Moment, MsgId,
-    Origin, PostId, ReceiveGate, Refusal, SendWindow, Seq, Step, StopReason, Visit, WindowLimits,
-};
+use std::collections::{BTreeMap, VecDeque};
 
-const WINDOW: WindowLimits =
-    WindowLimits { batch_items: 3, batch_bytes: 1_000, items: 6, bytes: 10_000, trim_interval_ms: 0 };
+use fedstream_lane::{Action, Backoff, Batch, End, Epoch, Event, Final, Moment, ParkReason, Seq, Start};
 
-/// What the lane holds in this world.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// How far each sequence is above the one before: holes are larger than 1.
-    pub gaps: Vec<u8>,
-    /// Which activities (by place in the lane) the instance rejects.
-    pub rejected: BTreeSet<usize>,
-    /// How many outcomes the far side remembers.
-    pub memory_items: usize,
-}
+use far::{AtInstance, Did, Far, Line, Request, Said};
+pub use ledger::Ledger;
+use owner::{Copy, Owner};
+pub use plan::{Activity, Broker, Ending, Fate, Op, Plan, op, plan};
 
-/// An owner of the lane: one process life, or one that was replaced and does not know it.
-#[derive(Debug)]
-struct Owner {
-    epoch: Epoch,
-    window: Option<SendWindow>,
-    parking: Vec<Seq>,
-    trimming: Option<(Seq, u64)>,
-}
+/// Long enough for a few round trips of this world, short enough to end in many of them.
+const TTL_MS: u64 = 400;
+/// How long a batch waits for an earlier one.
+const WAIT_MAX_MS: u64 = 30;
 
-/// A POST on its way, or being worked on at the far side.
+/// A POST that has not ended for its owner, with the lines that are on their way to it.
 #[derive(Debug)]
 struct Post {
     owner: usize,
     batch: Batch,
-    epoch: Epoch,
-    /// The receiver's life that admitted it.
-    admitted: Option<GateId>,
-    next: usize,
-    prev: Seq,
-    /// The sender no longer listens: the item at the instance goes on, no further one is begun.
-    cut: bool,
-}
-
-/// An activity at the instance.
-#[derive(Debug)]
-struct AtInstance {
-    seq: Seq,
-    epoch: Epoch,
-    /// The life that sent it; after a restart its outcome reaches nobody.
-    life: GateId,
-    post: usize,
+    lines: VecDeque<Line>,
 }
 
 /// The whole of it. See the module.
@@ -62,289 +37,406 @@ struct AtInstance {
 pub struct World {
     plan: Plan,
     now: Moment,
-    stream: BTreeMap<Seq, MsgId>,
-    all: Vec<Seq>,
+    /// What the lane holds, by sequence.
+    stream: BTreeMap<Seq, Activity>,
+    fates: BTreeMap<Seq, Fate>,
+    accepted: usize,
+    limits: usize,
     owners: Vec<Owner>,
     posts: BTreeMap<usize, Post>,
     posts_made: usize,
-    gate: ReceiveGate,
-    lives: u64,
-    at_instance: Vec<AtInstance>,
-    parked: BTreeSet<Seq>,
-    answered: BTreeSet<Seq>,
-    /// First final outcomes, in the order in which they came.
-    first_final: Vec<Seq>,
-    /// Outcomes of any kind at the instance, repeats included.
-    pub outcomes: usize,
+    wire: Vec<Request>,
+    far: Far,
+    /// What both ends came to.
+    pub ledger: Ledger,
 }
 
 impl World {
-    /// A world before its first step.
+    /// A world before its first step: one activity is there, and an owner.
     pub fn new(plan: Plan) -> Self {
-        let mut seq = 0;
-        let all: Vec<Seq> = plan
-            .gaps
-            .iter()
-            .map(|gap| {
-                seq += u64::from(*gap).max(1);
-                Seq(seq)
-            })
-            .collect();
-        let stream = all.iter().map(|seq| (*seq, MsgId::new(format!("m{seq}")))).collect();
-        let gate = new_gate(&plan, 1);
+        let far = Far::new(plan.memory_items, WAIT_MAX_MS);
         let mut world = Self {
             plan,
             now: Moment(0),
-            stream,
-            all,
+            stream: BTreeMap::new(),
+            fates: BTreeMap::new(),
+            accepted: 0,
+            limits: 0,
             owners: vec![],
             posts: BTreeMap::new(),
             posts_made: 0,
-            gate,
-            lives: 1,
-            at_instance: vec![],
-            parked: BTreeSet::new(),
-            answered: BTreeSet::new(),
-            first_final: vec![],
-            outcomes: 0,
+            wire: vec![],
+            far,
+            ledger: Ledger::default(),
         };
-        world.take_over();
+        world.accept();
+        world.new_owner(false);
         world
     }
 
-    /// One step, chosen by a number. Faults are chosen as often as anything else.
-    pub fn step(&mut self, choice: u16) {
-        let (kind, which) = (choice & 0xff, usize::from(choice >> 8));
-        match kind % 16 {
-            0..=3 => self.drive(if which % 5 == 0 { self.newest().saturating_sub(1) } else { self.newest() }),
-            4..=7 => self.work(which),
-            8..=10 => self.finish(which, Ending::Final),
-            11 => self.finish(which, Ending::Unavailable),
-            12 => self.finish(which, Ending::AnswerLost),
-            13 => self.cut(which),
-            14 if which % 4 == 0 => self.restart_receiver(),
-            15 if which % 4 == 0 => self.take_over(),
-            _ => self.wait(),
+    /// One thing happens; nothing where there is nothing to choose.
+    pub fn apply(&mut self, op: Op) {
+        match op {
+            Op::Accept => self.accept(),
+            Op::Drive(back) => self.drive(self.owner(back), true),
+            Op::Pause(back) => self.drive(self.owner(back), false),
+            Op::Broker(back, broker) => self.broker(self.owner(back), broker),
+            Op::Arrive(which) => self.arrive(which, None),
+            Op::ArriveTwice(which, hears) => self.arrive(which, Some(hears)),
+            Op::Lose(which) => drop(self.take_from_wire(which)),
+            Op::Work(which) => {
+                if let Some(id) = pick(which, self.far.requests().map(|(id, _)| id)) {
+                    let did = self.far.work(self.now, id, &mut self.ledger);
+                    self.hand_on(did);
+                }
+            }
+            Op::Finish(which, ending) => self.finish(which, ending),
+            Op::Hear(which) => self.hear(which),
+            Op::GiveUp(which) => {
+                if let Some(post) = pick(which, self.posts.keys().copied()) {
+                    self.lost(post);
+                }
+            }
+            Op::FindOut(which) => self.find_out(which),
+            Op::RestartReceiver => {
+                for post in self.far.restart() {
+                    self.posts.entry(post).and_modify(|post| post.lines.push_back(Line::Over(End::Lost)));
+                }
+            }
+            Op::Crash => self.crash(),
+            Op::TakeOver(knows_the_gate) => self.take_over(knows_the_gate),
+            Op::Renew => self.renew(),
+            Op::Drain => self.tell_newest(Event::Drain),
+            Op::SetPaused(paused) => self.tell_newest(Event::Pause(paused)),
+            Op::Resume => self.tell_newest(Event::Resume),
+            Op::ParkHead(which) => {
+                if let Some(seq) = pick(which, self.stream.keys().copied()) {
+                    self.tell_newest(Event::ParkHead { seq });
+                }
+            }
+            Op::Limits(which) => self.change_limits(usize::from(which)),
+            Op::Wait(ms) => self.now = self.now.after_ms(ms.into()),
         }
-        self.check();
     }
 
-    /// No more faults: everything must come to its end within a bounded number of steps.
+    /// No more faults: everything must come to its end within a bounded number of rounds.
     pub fn run_out(&mut self) {
-        for _ in 0..60 * (self.all.len() + 2) {
+        while self.accepted < self.plan.activities.len() {
+            self.accept();
+        }
+        self.tell_newest(Event::Resume);
+        for _ in 0..60 * (self.plan.activities.len() + 2) {
             if self.stream.is_empty() {
                 break;
             }
-            self.drive(self.newest());
-            for which in 0..self.posts.len() {
-                self.work(which);
-            }
-            self.finish(0, Ending::Final);
-            self.wait();
-            self.check();
+            self.round();
         }
         assert!(self.stream.is_empty(), "awake: the lane still holds {:?}\n{self:#?}", self.stream.keys());
-        let missing: Vec<_> =
-            self.all.iter().filter(|seq| !self.answered.contains(seq) && !self.parked.contains(seq)).collect();
-        assert!(missing.is_empty(), "no-loss: {missing:?} were purged without an outcome");
+        self.ledger.nothing_is_missing();
     }
 
-    fn newest(&self) -> usize {
-        self.owners.len() - 1
+    /// Everybody does what is due, and a moment passes.
+    fn round(&mut self) {
+        let newest = self.owners.len() - 1;
+        if self.owners[newest].ended {
+            self.take_over(false);
+        }
+        self.renew();
+        for owner in 0..self.owners.len() {
+            self.drive(owner, true);
+            while self.owners[owner].purge.is_some() || !self.owners[owner].copies.is_empty() {
+                self.broker(owner, Broker::Acks);
+            }
+        }
+        while !self.wire.is_empty() {
+            self.arrive(0, None);
+        }
+        for id in self.far.requests().map(|(id, _)| id).collect::<Vec<_>>() {
+            let did = self.far.work(self.now, id, &mut self.ledger);
+            self.hand_on(did);
+        }
+        for _ in 0..self.far.at_instance.len() {
+            self.finish(0, Ending::Final);
+        }
+        for post in self.posts.keys().copied().collect::<Vec<_>>() {
+            self.hear_line(post);
+        }
+        self.give_up_what_nobody_answers();
+        self.now = self.now.after_ms(50);
     }
 
-    /// A new owner takes the lane; the one before may go on for a while without knowing.
-    fn take_over(&mut self) {
+    fn give_up_what_nobody_answers(&mut self) {
+        let mut answered: Vec<usize> = self
+            .wire
+            .iter()
+            .chain(self.far.requests().map(|(_, request)| request))
+            .filter(|request| request.heard)
+            .map(|request| request.post)
+            .collect();
+        answered.extend(self.posts.iter().filter(|(_, post)| !post.lines.is_empty()).map(|(id, _)| *id));
+        for post in self.posts.keys().copied().filter(|post| !answered.contains(post)).collect::<Vec<_>>() {
+            self.lost(post);
+        }
+    }
+
+    fn owner(&self, back: u8) -> usize {
+        self.owners.len() - 1 - usize::from(back).min(self.owners.len() - 1)
+    }
+
+    fn accept(&mut self) {
+        let Some(activity) = self.plan.activities.get(self.accepted).copied() else { return };
+        let last = self.fates.last_key_value().map_or(0, |(seq, _)| seq.0);
+        let seq = Seq(last + u64::from(activity.step.max(1)));
+        self.accepted += 1;
+        self.stream.insert(seq, activity);
+        self.fates.insert(seq, activity.fate);
+        self.ledger.accepted(seq, activity.bytes);
+    }
+
+    fn new_owner(&mut self, knows_the_gate: bool) {
         let epoch = Epoch(self.owners.len() as u64 + 1);
-        self.owners.push(Owner { epoch, window: None, parking: vec![], trimming: None });
+        let gate = knows_the_gate.then(|| self.far.life());
+        let start = Start { epoch, floor: Seq(0), gate, lease_until: self.now.after_ms(TTL_MS) };
+        self.owners.push(Owner::new(start, self.plan.limits[self.limits], Backoff::new(10, 40, 100)));
     }
 
-    /// Lets an owner read and act.
-    fn drive(&mut self, index: usize) {
-        self.settle_side_effects(index);
+    /// When the lease of the owner before is over, or it gave the lane back.
+    fn take_over(&mut self, knows_the_gate: bool) {
+        if let Some(owner) = self.owners.last() {
+            self.now = self.now.max(owner.lease_until);
+        }
+        self.new_owner(knows_the_gate);
+    }
+
+    fn renew(&mut self) {
+        let (now, until) = (self.now, self.now.after_ms(TTL_MS));
+        if let Some(owner) = self.owners.last_mut()
+            && !owner.ended
+            && now < owner.lease_until
+        {
+            owner.lease_until = until;
+            self.tell_newest(Event::Lease { until });
+        }
+    }
+
+    /// Its connections break, and what it polled is never done; what the broker has is there or not.
+    fn crash(&mut self) {
+        let newest = self.owners.len() - 1;
+        let owner = &mut self.owners[newest];
+        owner.window = None;
+        owner.ended = true;
+        owner.polled.clear();
+        self.ledger.owner_died(owner.epoch);
+        self.posts.retain(|_, post| post.owner != newest);
+    }
+
+    fn change_limits(&mut self, which: usize) {
+        self.limits = which % self.plan.limits.len();
+        let limits = self.plan.limits[self.limits];
+        if let Some(owner) = self.owners.last_mut() {
+            owner.limits = limits;
+        }
+        self.tell_newest(Event::Limits(limits));
+    }
+
+    /// An owner reads and polls; then it does what it polled, or is paused before.
+    fn drive(&mut self, index: usize, acts: bool) {
         self.read(index);
-        while let Some(action) = self.owners[index].window.as_mut().and_then(|window| window.poll(self.now)) {
-            match action {
-                Action::Post(batch) => self.post(index, batch),
-                Action::Park { seq, .. } => self.owners[index].parking.push(seq),
-                Action::Trim { upto, count } => self.owners[index].trimming = Some((upto, count)),
-                Action::Stop(StopReason::StaleEpoch { .. } | StopReason::Drained) => {}
+        loop {
+            while acts && let Some(action) = self.owners[index].polled.pop_front() {
+                self.act(index, action);
+            }
+            let owner = &mut self.owners[index];
+            match owner.window.as_mut().and_then(|window| window.poll(self.now)) {
+                Some(Action::Post(batch)) => {
+                    self.ledger.posted(owner.epoch, &owner.limits, &batch);
+                    owner.polled.push_back(Action::Post(batch));
+                }
+                Some(action) => owner.polled.push_back(action),
+                None => return,
             }
         }
     }
 
     fn read(&mut self, index: usize) {
         let owner = &mut self.owners[index];
-        loop {
-            let last = owner.window.as_ref().map_or(Seq(0), SendWindow::last_read);
-            if owner.window.as_ref().is_some_and(|window| !window.has_room()) {
-                return;
-            }
-            let Some(seq) = self.stream.range(Seq(last.0 + 1)..).next().map(|(seq, _)| *seq) else { return };
-            let window = owner.window.get_or_insert_with(|| {
-                SendWindow::new(owner.epoch, Seq(seq.0 - 1), None, WINDOW, Backoff::new(10, 40, 100))
-            });
-            window.handle(self.now, Event::Read { seq, bytes: 10 });
+        while !owner.ended
+            && let Some(after) = owner.reads_after()
+        {
+            let Some((seq, activity)) = self.stream.range(Seq(after.0 + 1)..).next() else { return };
+            let (seq, bytes) = (*seq, activity.bytes);
+            let event = match activity.fate {
+                Fate::Unreadable => Event::ReadUnreadable { seq, bytes },
+                Fate::Until(ms) => Event::Read { seq, bytes, deadline: Some(Moment(ms.into())) },
+                _ => Event::Read { seq, bytes, deadline: None },
+            };
+            owner.window_from(seq).handle(self.now, event);
         }
     }
 
-    /// Copies are acked and purges happen.
-    fn settle_side_effects(&mut self, index: usize) {
-        let parking = std::mem::take(&mut self.owners[index].parking);
-        for seq in parking {
-            self.parked.insert(seq);
-            self.tell(index, Event::Parked { seq });
-        }
-        if let Some((upto, _)) = self.owners[index].trimming.take() {
-            let below: Vec<Seq> = self.stream.range(..=upto).map(|(seq, _)| *seq).collect();
-            for seq in below {
-                assert!(
-                    self.answered.contains(&seq) || self.parked.contains(&seq),
-                    "no-loss: {seq} is purged and neither answered 2xx nor parked"
-                );
-                assert!(
-                    !self.rejects(seq) || self.parked.contains(&seq),
-                    "no-loss: {seq} was rejected, purged and not parked"
-                );
-                self.stream.remove(&seq);
+    fn act(&mut self, index: usize, action: Action) {
+        self.ledger.saw(ledger::name_of_action(&action));
+        match action {
+            Action::Post(batch) => {
+                self.wire.push(Request::new(self.posts_made, self.owners[index].epoch, batch.clone()));
+                self.posts.insert(self.posts_made, Post { owner: index, batch, lines: VecDeque::new() });
+                self.posts_made += 1;
             }
-            self.tell(index, Event::Trimmed { done: true });
+            Action::Cancel { post } => {
+                let its = |open: &Post| open.owner == index && open.batch.post == post;
+                if let Some(id) = self.posts.iter().find(|(_, open)| its(open)).map(|(id, _)| *id) {
+                    self.lost(id);
+                }
+            }
+            Action::Park { seq, reason } => self.owners[index].copies.push_back(Copy { seq, reason }),
+            Action::Trim { upto, .. } => {
+                self.ledger.trims(upto);
+                self.owners[index].purge = Some(upto);
+            }
+            Action::Stop(_) => self.owners[index].ended = true,
         }
     }
 
-    fn post(&mut self, owner: usize, batch: Batch) {
-        let epoch = self.owners[owner].epoch;
-        let prev = batch.prev;
-        self.posts.insert(self.posts_made, Post { owner, batch, epoch, admitted: None, next: 0, prev, cut: false });
-        self.posts_made += 1;
+    /// The broker answers: copies first. A copy that isn't acked is stored again, under the same id.
+    fn broker(&mut self, index: usize, broker: Broker) {
+        let owner = &mut self.owners[index];
+        if let Some(copy) = owner.copies.front().copied() {
+            if broker != Broker::Refuses {
+                self.has_cause(copy);
+                self.ledger.copied(copy.seq, copy.reason);
+            }
+            if broker == Broker::Acks {
+                self.owners[index].copies.pop_front();
+                self.tell(index, Event::Parked { seq: copy.seq });
+            }
+        } else if let Some(upto) = owner.purge.take() {
+            if broker != Broker::Refuses {
+                self.ledger.purged(upto);
+                self.stream.retain(|seq, _| *seq > upto);
+            }
+            self.tell(index, Event::Trimmed { done: broker == Broker::Acks });
+        }
     }
 
-    /// The far side works on a POST: admits it, or takes its next item one step on.
-    fn work(&mut self, which: usize) {
-        let Some(id) = self.posts.keys().nth(which % self.posts.len().max(1)).copied() else { return };
-        let Some(post) = self.posts.get_mut(&id) else { return };
-        if self.at_instance.iter().any(|at| at.post == id) {
-            return;
-        }
-        if post.admitted.is_none() {
-            let head = Head { gate: post.batch.gate, origin: origin(), epoch: post.epoch, floor: post.batch.floor };
-            match self.gate.admit(&head) {
-                Ok(()) => post.admitted = Some(self.gate.id()),
-                Err(Refusal::NewGate(gate)) => return self.end(id, End::NewGate(gate)),
-                Err(Refusal::StaleEpoch(known)) => return self.end(id, End::StaleEpoch(known)),
-                Err(Refusal::OtherOrigin(origin)) => panic!("one site only: {origin}"),
+    fn has_cause(&self, copy: Copy) {
+        let fate = self.fates[&copy.seq];
+        let has = match copy.reason {
+            ParkReason::Expired => {
+                matches!(fate, Fate::Until(ms) if self.now >= Moment(ms.into()))
+                    || fate == Fate::Refused(Final::Expired)
             }
+            ParkReason::Unreadable => fate == Fate::Unreadable,
+            _ => true,
+        };
+        assert!(has, "no-loss: {copy:?} without cause");
+    }
+
+    fn take_from_wire(&mut self, which: u8) -> Option<Request> {
+        let at = pick(which, 0..self.wire.len())?;
+        Some(self.wire.remove(at))
+    }
+
+    fn arrive(&mut self, which: u8, twice: Option<bool>) {
+        let Some(mut request) = self.take_from_wire(which) else { return };
+        if let Some(hears_the_first) = twice {
+            let mut again = request.clone();
+            again.heard &= !hears_the_first;
+            request.heard &= hears_the_first;
+            self.wire.push(again);
         }
-        if post.cut || post.admitted != Some(self.gate.id()) {
-            self.posts.remove(&id);
-            return;
-        }
-        let Some(seq) = post.batch.items.get(post.next).copied() else { return self.end(id, End::Done) };
-        let msg_id = MsgId::new(format!("m{seq}"));
-        let visit = Visit { epoch: post.epoch, prev: post.prev, seq, msg_id: &msg_id, since: self.now };
-        match self.gate.step(self.now, &visit) {
-            Step::Deliver => {
-                let newest = self.gate.epoch();
-                assert_eq!(
-                    newest,
-                    Some(post.epoch),
-                    "fenced: an item of epoch {} is begun under {newest:?}",
-                    post.epoch
-                );
-                let life = self.gate.id();
-                assert!(
-                    !self.at_instance.iter().any(|at| at.life == life),
-                    "single: two items of one life at the instance"
-                );
-                self.at_instance.push(AtInstance { seq, epoch: post.epoch, life, post: id });
-            }
-            Step::Answer(answer) => {
-                assert!(
-                    !(answer.outcome == Final::Duplicate && self.rejects(seq) && !self.parked.contains(&seq)),
-                    "a rejection was called a duplicate"
-                );
-                self.outcome(id, seq, answer.outcome);
-            }
-            Step::Wait { .. } => {}
-            Step::Gap { .. } => self.end(id, End::Gap),
-            Step::Stale(known) => self.end(id, End::StaleEpoch(known)),
-        }
+        self.far.arrive(request);
     }
 
     /// An activity at the instance comes to its end.
-    fn finish(&mut self, which: usize, ending: Ending) {
-        if self.at_instance.is_empty() {
-            return;
-        }
-        let at = self.at_instance.remove(which % self.at_instance.len());
-        let rejects = self.rejects(at.seq);
-        if ending != Ending::Unavailable {
-            self.outcomes += 1;
-            if !rejects {
-                self.answered.insert(at.seq);
-            }
-            if !self.first_final.contains(&at.seq) {
-                self.first_final.push(at.seq);
-            }
-        }
-        if at.life != self.gate.id() {
-            return; // the receiver that asked is gone
-        }
-        let outcome = if rejects { Final::Rejected } else { Final::Delivered };
-        if ending == Ending::Final {
-            self.gate.finished(Some(Answer { outcome, status: 200, body: None }));
-            self.outcome(at.post, at.seq, outcome);
-        } else {
-            self.gate.finished(None);
-            self.end(at.post, End::Retry { seq: at.seq, status: Some(503), alive: false, retry_after_ms: None });
+    fn finish(&mut self, which: u8, ending: Ending) {
+        let Some(at) = pick(which, 0..self.far.at_instance.len()) else { return };
+        let at = self.far.at_instance.swap_remove(at);
+        let result = self.result(at, ending);
+        let of_this_life = at.life == self.far.life();
+        let outcome = match (ending, self.outcome_of(at.seq)) {
+            (Ending::Final | Ending::AnswerLost, outcome) => outcome,
+            _ => None,
+        };
+        self.ledger.done(at.life, at.seq, outcome, of_this_life && result.is_ok());
+        let did = self.far.finished(at, result);
+        self.hand_on(did);
+    }
+
+    fn result(&self, at: AtInstance, ending: Ending) -> Result<(Final, u16), End> {
+        let (seq, alive) = (at.seq, ending == Ending::Final);
+        let retry = |status, alive, after: Option<u16>| {
+            Err(End::Retry { seq, status, alive, retry_after_ms: after.map(u64::from) })
+        };
+        match ending {
+            Ending::Final => match self.outcome_of(seq) {
+                Some(outcome) => Ok((outcome, if outcome.park_reason().is_some() { 400 } else { 202 })),
+                None => retry(Some(500), alive, None),
+            },
+            Ending::Unavailable(after) => retry(Some(503), true, after),
+            Ending::Fault(alive) => retry(Some(500), alive, None),
+            Ending::AnswerLost => retry(None, false, None),
         }
     }
 
-    fn outcome(&mut self, id: usize, seq: Seq, outcome: Final) {
-        let Some(post) = self.posts.get_mut(&id) else { return };
-        post.next += 1;
-        post.prev = seq;
-        let (owner, post_id, cut) = (post.owner, post.batch.post, post.cut);
-        if !cut {
-            self.tell(owner, Event::Outcome { post: post_id, seq, outcome });
+    fn outcome_of(&self, seq: Seq) -> Option<Final> {
+        match self.fates[&seq] {
+            Fate::Taken | Fate::Until(_) => Some(Final::Delivered),
+            Fate::Refused(outcome) => Some(outcome),
+            Fate::Poison => None,
+            Fate::Unreadable => panic!("no-loss: {seq} can't be read, and was posted"),
         }
+    }
+
+    fn hand_on(&mut self, did: Did) {
+        if let Did::Says(Said { post, heard: true, line }) = did
+            && let Some(post) = self.posts.get_mut(&post)
+        {
+            post.lines.push_back(line);
+        }
+    }
+
+    fn hear(&mut self, which: u8) {
+        let talking = self.posts.iter().filter(|(_, post)| !post.lines.is_empty()).map(|(id, _)| *id);
+        if let Some(post) = pick(which, talking) {
+            self.hear_line(post);
+        }
+    }
+
+    fn hear_line(&mut self, id: usize) {
+        let Some(post) = self.posts.get_mut(&id) else { return };
+        let (owner, name) = (post.owner, post.batch.post);
+        match post.lines.pop_front() {
+            Some(Line::Outcome(seq, outcome)) => {
+                self.ledger.heard(self.owners[owner].epoch, name, seq);
+                self.tell(owner, Event::Outcome { post: name, seq, outcome });
+            }
+            Some(Line::Over(end)) => self.end(id, end),
+            None => {}
+        }
+    }
+
+    fn lost(&mut self, id: usize) {
+        self.end(id, End::Lost);
     }
 
     fn end(&mut self, id: usize, end: End) {
         let Some(post) = self.posts.remove(&id) else { return };
-        if !post.cut {
-            self.ended(post.owner, post.batch.post, end);
+        self.ledger.ended(self.owners[post.owner].epoch, post.batch.post, &end);
+        let jitter = u16::try_from(id % 1000).unwrap_or(0);
+        self.tell(post.owner, Event::Ended { post: post.batch.post, end, jitter });
+    }
+
+    /// A request whose sender is gone: no further item of it is begun.
+    fn find_out(&mut self, which: u8) {
+        let open = &self.posts;
+        let unheard = self.far.requests().filter(|(_, request)| !request.heard || !open.contains_key(&request.post));
+        if let Some(id) = pick(which, unheard.map(|(id, _)| id)) {
+            self.far.drop_request(id);
         }
     }
 
-    fn ended(&mut self, owner: usize, post: PostId, end: End) {
-        self.tell(owner, Event::Ended { post, end, jitter: 0 });
-    }
-
-    /// The connection of a POST is gone; the far side finds out later.
-    fn cut(&mut self, which: usize) {
-        let Some(id) = self.posts.keys().nth(which % self.posts.len().max(1)).copied() else { return };
-        let Some(post) = self.posts.get_mut(&id) else { return };
-        if !post.cut {
-            post.cut = true;
-            let (owner, post_id) = (post.owner, post.batch.post);
-            self.ended(owner, post_id, End::Lost);
-        }
-    }
-
-    /// The batch-receiver is killed and started again. What is at the instance goes on there.
-    fn restart_receiver(&mut self) {
-        self.lives += 1;
-        self.gate = new_gate(&self.plan, self.lives);
-        let admitted: Vec<usize> =
-            self.posts.iter().filter(|(_, post)| post.admitted.is_some()).map(|(id, _)| *id).collect();
-        for id in admitted {
-            self.end(id, End::Lost);
-        }
-    }
-
-    fn wait(&mut self) {
-        self.now = self.now.after_ms(50);
+    fn tell_newest(&mut self, event: Event) {
+        self.tell(self.owners.len() - 1, event);
     }
 
     fn tell(&mut self, owner: usize, event: Event) {
@@ -352,38 +444,11 @@ impl World {
             window.handle(self.now, event);
         }
     }
-
-    fn rejects(&self, seq: Seq) -> bool {
-        self.all.iter().position(|known| *known == seq).is_some_and(|place| self.plan.rejected.contains(&place))
-    }
-
-    fn check(&self) {
-        let mut in_order = self.first_final.clone();
-        in_order.sort();
-        assert_eq!(self.first_final, in_order, "in-order: first final outcomes");
-        let skipped = self.all.iter().take(self.first_final.len()).ne(in_order.iter());
-        assert!(!skipped, "in-order: an activity was passed over: {:?}", self.first_final);
-        for at in &self.at_instance {
-            assert!(at.epoch <= Epoch(self.owners.len() as u64));
-        }
-    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    /// The instance answers for good.
-    Final,
-    /// It does not take the activity.
-    Unavailable,
-    /// It takes it, and its answer is lost.
-    AnswerLost,
-}
-
-fn origin() -> Origin {
-    Origin { site: "near".into(), created_us: 1 }
-}
-
-fn new_gate(plan: &Plan, life: u64) -> ReceiveGate {
-    let memory = MemoryLimits { items: plan.memory_items, bytes: 100_000 };
-    ReceiveGate::new(GateId(life), GateLimits { memory, wait_max_ms: 30 })
+/// The one that a number chooses, where there is any.
+fn pick<T>(which: u8, among: impl Iterator<Item = T>) -> Option<T> {
+    let all: Vec<T> = among.collect();
+    let at = usize::from(which) % all.len().max(1);
+    all.into_iter().nth(at)
 }

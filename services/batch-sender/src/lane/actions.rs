@@ -1,0 +1,149 @@
+//! What a window wants done: POSTs, copies, purges.
+
+use std::sync::Arc;
+
+use fedstream_jetstream::{definitions, purge};
+use fedstream_lane::{Action, Batch, End, ParkReason, PostId, Seq, StopReason};
+use fedstream_service::context;
+use fedstream_service::shutdown::CancellationToken;
+use fedstream_wire::v2;
+use opentelemetry::trace::Status;
+use tracing::{Instrument, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use super::owner::{Owner, Posted, Released};
+use super::reports::Report;
+use crate::link::Ended;
+use crate::park;
+
+impl Owner {
+    /// Carries out what the window wants.
+    pub(super) fn act(&mut self) {
+        while let Some(action) = self.window.as_mut().and_then(|window| window.poll(self.shared.now())) {
+            match action {
+                Action::Post(batch) => self.post(&batch),
+                Action::Cancel { post } => self.cancel(post),
+                Action::Park { seq, reason } => self.park(seq, reason),
+                Action::Trim { upto, count } => self.trim(upto, count),
+                Action::Stop(reason) => self.stop(reason),
+            }
+        }
+        if let Some(window) = &self.window {
+            self.held.release(window.floor());
+        }
+    }
+
+    fn stop(&mut self, reason: StopReason) {
+        let released = match reason {
+            StopReason::Drained => self.drained(),
+            StopReason::LeaseLost => Released::LeaseLost("it could not be renewed in time".to_owned()),
+            StopReason::StaleEpoch { known } => Released::Stale { known, proven: self.proven },
+        };
+        self.released.get_or_insert(released);
+    }
+
+    fn post(&mut self, batch: &Batch) {
+        let span = tracing::info_span!(
+            "POST /batch",
+            otel.name = "POST /batch",
+            otel.kind = "client",
+            messaging.system = "nats",
+            messaging.operation.name = "send",
+            messaging.operation.r#type = "send",
+            messaging.batch.message_count = batch.items.len(),
+            url.full = self.link.url(),
+            http.request.method = "POST",
+            fedstream.lane = %self.lane,
+            fedstream.epoch = self.epoch.0,
+            fedstream.end = tracing::field::Empty,
+        );
+        let items = self.begin_items(batch, &span);
+        let wire = v2::Batch { header: self.batch_header(batch), items };
+        let (link, reporter, post) = (self.link.clone(), self.reporter.clone(), batch.post);
+        let cancel = CancellationToken::new();
+        let posted = Posted { unanswered: batch.items.iter().copied().collect(), cancel: cancel.clone() };
+        self.posted.insert(post, posted);
+        let task = async move {
+            let traceparent = context::current().map(|trace| trace.traceparent);
+            let settle = |seq, answer| {
+                let report = reporter.send(Report::Outcome(post, seq, answer));
+                async { drop(report.await) } // refused only when the owner is gone
+            };
+            let ended = tokio::select! {
+                ended = link.post(&wire, traceparent, settle) => ended,
+                () = cancel.cancelled() => Ended { end: End::Lost, cause: None },
+            };
+            let span = Span::current();
+            span.record("fedstream.end", tracing::field::debug(ended.end));
+            if let (Some(cause), false) = (&ended.cause, matches!(ended.end, End::Done | End::NewGate(_))) {
+                span.set_status(Status::error(cause.clone()));
+            }
+            drop(reporter.send(Report::Ended(post, ended)).await);
+        };
+        self.tasks.spawn(task.instrument(span));
+    }
+
+    /// Begins an attempt of each item, and links the attempts and the batch both ways.
+    fn begin_items(&mut self, batch: &Batch, span: &Span) -> Vec<v2::BatchItem> {
+        let batch_context = span.context();
+        let mut items = Vec::with_capacity(batch.items.len());
+        for seq in &batch.items {
+            let begun = self.held.get_mut(*seq).and_then(|held| held.begin(&self.lane, batch.post));
+            let Some((item, attempt)) = begun else {
+                unreachable!("the window posts only what it was given as readable, and not yet settled: {seq}");
+            };
+            context::link(span, Some(&attempt.context()));
+            context::link(&attempt, Some(&batch_context));
+            items.push(item);
+        }
+        items
+    }
+
+    fn batch_header(&self, batch: &Batch) -> v2::BatchHeader {
+        v2::BatchHeader {
+            origin: self.shared.config.origin(self.created),
+            lane: self.lane.clone(),
+            epoch: self.epoch,
+            gate: batch.gate,
+            floor: batch.floor,
+            prev: batch.prev,
+            profile: self.plan.profile,
+        }
+    }
+
+    fn cancel(&mut self, post: PostId) {
+        if let Some(posted) = self.posted.get(&post) {
+            posted.cancel.cancel();
+        }
+    }
+
+    fn park(&mut self, seq: Seq, reason: ParkReason) {
+        let Some(held) = self.held.get_mut(seq) else {
+            unreachable!("the window parks only what is not settled: {seq}");
+        };
+        let attempts = held.attempts.count;
+        let activity_id = held.item.as_ref().map_or("", |item| item.activity_id.as_str());
+        let (lane, epoch, seq_number) = (&self.lane, self.epoch.0, seq.0);
+        tracing::warn!(%lane, epoch, seq = seq_number, activity.id = activity_id, %reason, attempts, "an activity leaves its lane undelivered: a copy is parked");
+        let copy = park::Copy::new(&self.lane, self.created, held, reason);
+        self.shared.registry.update(&self.lane, |view| view.parked += 1);
+        let (publisher, reporter) = (self.shared.publisher.clone(), self.reporter.clone());
+        self.tasks.spawn(async move {
+            let trouble = |cause| {
+                let report = reporter.send(Report::Trouble(cause));
+                async { drop(report.await) } // refused only when the owner is gone
+            };
+            copy.store(publisher, trouble).await;
+            drop(reporter.send(Report::Parked(seq)).await);
+        });
+    }
+
+    fn trim(&mut self, upto: Seq, count: u64) {
+        let (shared, reporter) = (Arc::clone(&self.shared), self.reporter.clone());
+        let (subject, created) = (self.subject.clone(), self.created);
+        self.tasks.spawn(async move {
+            let result = purge::trim(&shared.broker, &definitions::inbox().name, &subject, upto, created).await;
+            drop(reporter.send(Report::Trimmed { count, result }).await);
+        });
+    }
+}

@@ -1,0 +1,112 @@
+//! A lane in this process, from the lease to the last trim.
+//!
+//! ```text
+//!   lease ─▶ (close the gate of the receiver it went to before) ─▶ one owner, one epoch ─▶ why it let go
+//!     ▲                                                                   │
+//!     └───── a new epoch: stale, or its batches go elsewhere ◀────────────┤
+//!                                 given back: idle, leaving, made anew ◀──┘
+//! ```
+
+mod actions;
+mod owner;
+mod reports;
+mod shared;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fedstream_jetstream::Created;
+use fedstream_jetstream::leases::Error as LeaseError;
+use fedstream_lane::{Epoch, Lane};
+use fedstream_service::shutdown::CancellationToken;
+
+pub use shared::{KnownGates, Shared};
+
+use crate::moving;
+use crate::ownership::Ownership;
+use crate::trouble::Trouble;
+use owner::{Owner, Released};
+
+/// A stale epoch is followed by a higher one at once, and if that is stale too after this long, then twice as long:
+/// two sites on one lane, or a second broker, take turns safely, slowly and loudly.
+const STALE_AGAIN_MIN: Duration = Duration::from_secs(1);
+const STALE_AGAIN_MAX: Duration = Duration::from_secs(60);
+
+/// Between two tries to take a new epoch.
+const EPOCH_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Carries a lane of the stream that was created at `created`, until it is idle, somebody else's, the service leaves,
+/// or the stream is another one.
+pub async fn carry(shared: Arc<Shared>, lane: Lane, created: Created, leave: CancellationToken) {
+    let id = &shared.sender_id;
+    let Some(mut ownership) = Ownership::take(&shared.leases, &lane, id, &shared.registry, &leave).await else {
+        return;
+    };
+    shared.registry.update(&lane, |view| view.owner = Some(shared.sender_id.clone()));
+    let mut stale_pause = Duration::ZERO;
+    let mut from = None;
+    loop {
+        if !moving::close_the_gate_before(&shared, &lane, created, &ownership, from.take(), &leave).await {
+            return ownership.release().await;
+        }
+        let owner = Owner::new(Arc::clone(&shared), lane.clone(), created, &ownership, leave.clone());
+        let epoch = ownership.epoch();
+        let at_least = match Box::pin(owner.run()).await {
+            Released::Done => return ownership.release().await,
+            Released::Anew(why) => {
+                tracing::warn!(%lane, %epoch, why, "the lane is let go, and starts again under a new epoch");
+                return ownership.release().await; // the next discovery starts it again
+            }
+            Released::LeaseLost(why) => {
+                tracing::error!(%lane, %epoch, why, "the lease is lost: this owner posts nothing more");
+                return;
+            }
+            Released::Moved { from: before } => {
+                from = Some(before);
+                Epoch(0)
+            }
+            Released::Stale { known, proven } => {
+                if proven {
+                    stale_pause = Duration::ZERO;
+                }
+                tracing::warn!(%lane, %epoch, %known, again_s = stale_pause.as_secs(), "stale epoch: a higher one is taken");
+                let why = format!("the far side knows epoch {known}: does another site feed this lane?");
+                shared.registry.update(&lane, |view| view.trouble = (!stale_pause.is_zero()).then_some(why));
+                tokio::select! {
+                    () = tokio::time::sleep(stale_pause) => {}
+                    () = leave.cancelled() => return ownership.release().await,
+                }
+                stale_pause = (stale_pause * 2).clamp(STALE_AGAIN_MIN, STALE_AGAIN_MAX);
+                Epoch(known.0.saturating_add(1))
+            }
+        };
+        if !new_epoch(&shared, &lane, &mut ownership, at_least, &leave).await {
+            return;
+        }
+    }
+}
+
+/// A higher epoch under the same lease. Answers whether the lane is still ours.
+async fn new_epoch(
+    shared: &Shared,
+    lane: &Lane,
+    ownership: &mut Ownership,
+    at_least: Epoch,
+    leave: &CancellationToken,
+) -> bool {
+    let mut trouble = Trouble::none(lane, &shared.registry);
+    loop {
+        match ownership.bump(at_least).await {
+            Ok(_) => return true,
+            Err(error @ LeaseError::Lost { .. }) => {
+                tracing::error!(%lane, epoch = %ownership.epoch(), %error, "the lease is lost");
+                return false;
+            }
+            Err(error) => trouble.failed(ownership.epoch().0, format!("no new epoch yet: {error}")),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EPOCH_RETRY_AFTER) => {}
+            () = leave.cancelled() => return false,
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The shell of one lane: turns what happens into events of its `SendWindow`, and the window's actions into I/O.
+//!
+//! ```text
+//!   reading ──▶ ┌────────────┐ ─Post──▶ link ─▶ outcomes, end ─┐
+//!   lease ────▶ │ SendWindow │ ─Park──▶ FED_PARKED ─▶ acked ───┤
+//!   settings ─▶ │            │ ─Trim──▶ purge ─▶ done ─────────┤
+//!   deadline ─▶ └────────────┘ ◀───────────────────────────────┘
+//! ```
+//!
+//! It decides nothing. One owner is one epoch: when the far side knows a later one, the stream was made anew, or the
+//! batches are to go elsewhere, the window is thrown away, and the lane starts again with what the stream holds.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use fedstream_jetstream::{Created, StoredMessage, definitions};
+use fedstream_lane::{Epoch, Event, Lane, Moment, PostId, SendWindow, Seq, Standing, Start};
+use fedstream_service::shutdown::CancellationToken;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::reports::Report;
+use super::shared::Shared;
+use crate::budget::Share;
+use crate::held::{Held, HeldQueue};
+use crate::link::Link;
+use crate::ownership::{self, Ownership};
+use crate::plan::{Plan, ReadPlan};
+use crate::reading::{LaneReading, Reading};
+use crate::trouble::Trouble;
+
+/// Events that wait for the shell. Tasks wait in turn when it is full.
+const EVENTS_MAX: usize = 256;
+
+/// Why an owner let go of a lane.
+pub(super) enum Released {
+    /// Nothing came for a while, or it was told to leave.
+    Done,
+    /// Sequences mean something else now.
+    Anew(String),
+    /// Its batches are to go elsewhere; they went here.
+    Moved { from: String },
+    /// It is somebody else's, or may be.
+    LeaseLost(String),
+    /// The far side knows a later owner. `proven`: this one had outcomes before.
+    Stale { known: Epoch, proven: bool },
+}
+
+/// A POST in flight, as far as the shell is concerned.
+pub(super) struct Posted {
+    /// What no line has answered yet, in lane order.
+    pub(super) unanswered: VecDeque<Seq>,
+    /// Closes its connection.
+    pub(super) cancel: CancellationToken,
+}
+
+/// One owner of a lane: one epoch, one window.
+pub(super) struct Owner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) lane: Lane,
+    pub(super) subject: String,
+    pub(super) created: Created,
+    pub(super) epoch: Epoch,
+    pub(super) link: Link,
+    pub(super) plan: Plan,
+    /// Made with the first message: the floor is the sequence before it.
+    pub(super) window: Option<SendWindow>,
+    pub(super) held: HeldQueue,
+    pub(super) posted: HashMap<PostId, Posted>,
+    pub(super) reporter: mpsc::Sender<Report>,
+    pub(super) tasks: JoinSet<()>,
+    pub(super) trouble: Trouble,
+    /// It had an outcome: the far side has accepted its epoch.
+    pub(super) proven: bool,
+    /// A trim whose answer was lost may have happened: the next one may find less.
+    pub(super) trim_uncertain: bool,
+    pub(super) released: Option<Released>,
+    reports: mpsc::Receiver<Report>,
+    lease: watch::Receiver<ownership::Held>,
+    reading: watch::Sender<ReadPlan>,
+    leave: CancellationToken,
+    share: Share,
+    /// The lane could not be read when it was tried last.
+    unread: bool,
+    /// It drains because its batches are to go elsewhere.
+    moving: bool,
+}
+
+impl Owner {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        lane: Lane,
+        created: Created,
+        ownership: &Ownership,
+        leave: CancellationToken,
+    ) -> Self {
+        let (reporter, reports) = mpsc::channel(EVENTS_MAX);
+        let (subject, trouble) = (lane.subject(), Trouble::none(&lane, &shared.registry));
+        let epoch = ownership.epoch();
+        let plan = Plan::of(&shared, &lane);
+        let link = shared.link.to(&plan.batch_url);
+        let (reading, _) = watch::channel(plan.reader);
+        shared.registry.update(&lane, |view| {
+            (view.epoch, view.trouble, view.batch_url) = (epoch.0, None, Some(plan.batch_url.clone()));
+        });
+        Self {
+            share: shared.budget.share(),
+            shared,
+            lane,
+            subject,
+            created,
+            epoch,
+            link,
+            plan,
+            window: None,
+            held: HeldQueue::default(),
+            posted: HashMap::new(),
+            reporter,
+            tasks: JoinSet::new(),
+            trouble,
+            proven: false,
+            trim_uncertain: false,
+            released: None,
+            reports,
+            lease: ownership.held(),
+            reading,
+            leave,
+            unread: false,
+            moving: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Released {
+        tracing::info!(lane = %self.lane, epoch = %self.epoch, "the lane is carried");
+        let inbox = &definitions::inbox().name;
+        let options = self.reading.subscribe();
+        let mut reading =
+            LaneReading::start(self.shared.broker.clone(), inbox, self.subject.clone(), self.created, options);
+        let released = self.turn(&mut reading).await;
+        self.held.end_attempts(None, "released");
+        self.tasks.abort_all();
+        reading.close().await;
+        tracing::debug!(lane = %self.lane, epoch = %self.epoch, "the lane is let go");
+        released
+    }
+
+    async fn turn(&mut self, reading: &mut LaneReading) -> Released {
+        let idle_after = self.shared.config.lane_idle.get();
+        let mut settings = self.shared.settings.snapshot();
+        let mut busy_at = Instant::now();
+        self.lease.mark_changed();
+        settings.mark_changed();
+        loop {
+            self.act();
+            self.show();
+            if let Some(released) = self.released.take() {
+                return released;
+            }
+            let (has_room, idle, deadline) = match &self.window {
+                None => (true, true, None),
+                Some(window) => (window.has_room() && self.share.has_room(), window.is_idle(), window.next_deadline()),
+            };
+            if !idle {
+                busy_at = Instant::now();
+            }
+            let wake_at = deadline.map(|moment| self.shared.instant(moment));
+            tokio::select! {
+                biased; // what settles goes before what adds
+                Some(report) = self.reports.recv() => self.take_in(report),
+                Ok(()) = self.lease.changed() => self.lease_changed(),
+                () = self.leave.cancelled(), if !self.is_draining() => self.drain(),
+                Ok(()) = settings.changed() => {
+                    settings.mark_unchanged();
+                    self.settings_changed();
+                }
+                () = sleep_until(wake_at), if wake_at.is_some() => {}
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => pass_a_panic_on(ended),
+                read = reading.next(), if has_room => match read {
+                    Some(Reading::Message(message)) => {
+                        busy_at = Instant::now();
+                        self.read(message);
+                    }
+                    Some(Reading::Trouble(cause)) => {
+                        busy_at = Instant::now(); // closed as idle, nobody would see it
+                        self.unread = true;
+                        self.trouble.failed(self.epoch.0, cause);
+                    }
+                    Some(Reading::Anew(why)) => return Released::Anew(why),
+                    None => return Released::Anew("the lane's reader ended badly".to_owned()),
+                },
+                () = tokio::time::sleep_until(busy_at + idle_after), if idle => return Released::Done,
+            }
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.window.as_ref().is_some_and(SendWindow::is_draining)
+    }
+
+    /// Why it let go, when nothing is in flight any more.
+    pub(super) fn drained(&self) -> Released {
+        if self.moving { Released::Moved { from: self.link.url().to_owned() } } else { Released::Done }
+    }
+
+    fn drain(&mut self) {
+        match &mut self.window {
+            Some(window) => window.handle(self.shared.now(), Event::Drain),
+            None => self.released = Some(self.drained()),
+        }
+    }
+
+    fn lease_changed(&mut self) {
+        let held = self.lease.borrow_and_update().clone();
+        let until = match held {
+            ownership::Held::Until(until) => self.shared.moment(until),
+            ownership::Held::Lost(why) => {
+                self.trouble.failed(self.epoch.0, why.clone());
+                if self.window.is_none() {
+                    self.released = Some(Released::LeaseLost(why));
+                }
+                Moment(0)
+            }
+        };
+        self.tell(Event::Lease { until });
+    }
+
+    /// Other settings hold from now on; another receiver only after a drain.
+    fn settings_changed(&mut self) {
+        let plan = Plan::of(&self.shared, &self.lane);
+        if plan == self.plan {
+            return;
+        }
+        tracing::info!(lane = %self.lane, epoch = %self.epoch, settings = ?plan.settings, "the lane's settings changed");
+        for event in plan.changes_from(&self.plan) {
+            self.tell(event);
+        }
+        self.reading.send_if_modified(|options| std::mem::replace(options, plan.reader) != plan.reader);
+        let moves = plan.batch_url != self.plan.batch_url;
+        self.plan = plan;
+        if moves && !self.moving {
+            tracing::info!(lane = %self.lane, epoch = %self.epoch, to = self.plan.batch_url, "the lane drains, to go to another receiver");
+            self.moving = true;
+            self.drain();
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let now = self.shared.now();
+        if let Some(window) = &mut self.window {
+            window.handle(now, event);
+        }
+    }
+
+    fn read(&mut self, message: StoredMessage) {
+        if std::mem::take(&mut self.unread) {
+            self.trouble.over(self.epoch.0);
+        }
+        let held = Held::new(message);
+        let event = match (&held.item, held.batch_bytes()) {
+            (Err(why), _) => {
+                tracing::error!(lane = %self.lane, epoch = %self.epoch, seq = held.seq.0, why, "a message can't be read: it will be parked");
+                Event::ReadUnreadable { seq: held.seq, bytes: held.message_bytes() }
+            }
+            (Ok(_), bytes) => {
+                let deadline = held.deadline.map(|deadline| self.shared.moment_of(deadline));
+                Event::Read { seq: held.seq, bytes: bytes.unwrap_or_default(), deadline }
+            }
+        };
+        if self.window.is_none() {
+            self.window = Some(self.new_window(Seq(held.seq.0.saturating_sub(1))));
+        }
+        self.tell(event);
+        self.held.push(held);
+        self.share.set(self.window.as_ref().map_or(0, SendWindow::bytes));
+    }
+
+    fn new_window(&self, floor: Seq) -> SendWindow {
+        let lease_until = match &*self.lease.borrow() {
+            ownership::Held::Until(until) => self.shared.moment(*until),
+            ownership::Held::Lost(_) => Moment(0),
+        };
+        let gate = self.shared.gates.known(self.link.url());
+        let start = Start { epoch: self.epoch, floor, gate, lease_until };
+        let mut window = SendWindow::new(start, self.plan.limits, self.shared.config.backoff());
+        for event in self.plan.at_start() {
+            window.handle(self.shared.now(), event);
+        }
+        window
+    }
+
+    fn show(&mut self) {
+        let Some(window) = &self.window else { return };
+        self.share.set(window.bytes());
+        let oldest = self.held.head().and_then(|held| held.received_at).map(fedstream_wire::rfc3339);
+        let stands = window.standing().map(|standing| self.in_words(standing));
+        self.shared.registry.update(&self.lane, |view| {
+            (view.floor, view.held, view.failures) = (window.floor().0, window.len(), window.failures());
+            (view.in_flight, view.posts, view.oldest) = (window.in_flight(), window.posts(), oldest);
+            view.stands = stands;
+        });
+    }
+
+    fn in_words(&self, standing: Standing) -> String {
+        match standing {
+            Standing::Paused => "paused by its settings".to_owned(),
+            Standing::Rejections => {
+                let most = self.plan.limits.rejections_max;
+                format!("{most} refusals in a row: single activities are tried (a wrong override or a firewall?)")
+            }
+            Standing::ParkingTheHead(seq) => format!("sequence {seq} is being parked"),
+            Standing::BackingOff { until, failures } => {
+                let left = self.shared.instant(until).saturating_duration_since(Instant::now());
+                format!("{failures} failures in a row: tried again in {} s", left.as_secs())
+            }
+            Standing::AskingForTheGate => "the batch-receiver has not answered yet".to_owned(),
+        }
+    }
+}
+
+/// A task that panicked reports nothing, and the window would wait for it for ever: the lane's own task ends with it, and
+/// discovery starts the lane again.
+fn pass_a_panic_on(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

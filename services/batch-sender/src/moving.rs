@@ -1,0 +1,121 @@
+//! A lane whose batches go to another receiver from now on: the gate at the old one is closed first.
+//!
+//! What was posted there and never answered may still be on its way. A batch of the new epoch, empty, voids it: after
+//! that the old receiver begins nothing of the lane. Only then does the new one get anything. Until it is done the old
+//! address stays in the lane's settings (`batch_url_before`), so that a crash in between forgets nothing.
+
+use std::time::Duration;
+
+use fedstream_jetstream::Created;
+use fedstream_jetstream::lane_settings::{self, Key};
+use fedstream_lane::{End, GateId, Lane, Seq};
+use fedstream_service::shutdown::CancellationToken;
+use fedstream_wire::v2;
+
+use crate::lane::Shared;
+use crate::link::Link;
+use crate::ownership::Ownership;
+use crate::trouble::Trouble;
+
+/// Between two tries to close the old gate, the first and the longest.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Notes where the lane's batches went until now.
+async fn remember(shared: &Shared, lane: &Lane, before: &str) -> Result<(), lane_settings::Error> {
+    let edit = |settings: &mut lane_settings::LaneSettings| {
+        settings.batch_url_before.get_or_insert_with(|| before.to_owned());
+    };
+    lane_settings::update(&shared.broker, &Key::Lane(lane.clone()), edit).await.map(drop)
+}
+
+/// Closes the gate that the lane's settings still name, or that it comes `from`, if there is one. Answers false when told
+/// to leave before.
+pub async fn close_the_gate_before(
+    shared: &Shared,
+    lane: &Lane,
+    created: Created,
+    ownership: &Ownership,
+    from: Option<String>,
+    leave: &CancellationToken,
+) -> bool {
+    if let Some(from) = &from
+        && let Err(error) = remember(shared, lane, from).await
+    {
+        tracing::warn!(%lane, %error, "the former address is not in the lane's settings: known only here until it is closed");
+    }
+    let epoch = ownership.epoch();
+    let mut trouble = Trouble::none(lane, &shared.registry);
+    let mut pause = AGAIN_MIN;
+    let mut held = ownership.held();
+    loop {
+        let settings = shared.settings.for_lane(lane);
+        let Some(before) = settings.batch_url_before.as_ref().or(from.as_ref()) else {
+            trouble.over(epoch.0);
+            return true;
+        };
+        let forced = settings.batch_url_forced == Some(true);
+        let now = settings.batch_url.clone().unwrap_or_else(|| shared.config.batch_url());
+        let closed = if forced || *before == now {
+            Ok(())
+        } else {
+            close(shared, &shared.link.to(before), lane, created, ownership).await
+        };
+        let done = match closed {
+            Ok(()) => forget(shared, lane, before).await.map_err(|error| error.to_string()),
+            Err(cause) => Err(format!("the change to another receiver waits: the old one can't be closed: {cause}")),
+        };
+        match done {
+            Ok(()) => {
+                tracing::info!(%lane, %epoch, from = before, to = now, forced, "the lane goes to another receiver");
+                return true;
+            }
+            Err(cause) => trouble.failed(epoch.0, cause),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = leave.cancelled() => return false,
+            Ok(()) = held.changed() => if matches!(*held.borrow(), crate::ownership::Held::Lost(_)) { return false },
+        }
+        pause = (pause * 2).min(AGAIN_MAX);
+    }
+}
+
+/// An empty batch of this epoch, once to learn the gate and once to close it.
+async fn close(
+    shared: &Shared,
+    link: &Link,
+    lane: &Lane,
+    created: Created,
+    ownership: &Ownership,
+) -> Result<(), String> {
+    let mut gate: Option<GateId> = shared.gates.known(link.url());
+    for _ in 0..2 {
+        let header = v2::BatchHeader {
+            origin: shared.config.origin(created),
+            lane: lane.clone(),
+            epoch: ownership.epoch(),
+            gate,
+            floor: Seq(0),
+            prev: Seq(0),
+            profile: None,
+        };
+        let ended = link.post(&v2::Batch { header, items: vec![] }, None, |_, _| std::future::ready(())).await;
+        match ended.end {
+            End::Done | End::StaleEpoch(_) => return Ok(()), // a later owner has closed it for us
+            End::NewGate(current) => gate = Some(current),
+            _ => return Err(ended.cause.unwrap_or_default()),
+        }
+    }
+    Err("two batch-receivers answer in turn".to_owned())
+}
+
+/// Takes the old address out of the settings: of the lane, or of all lanes, wherever it stands.
+async fn forget(shared: &Shared, lane: &Lane, before: &str) -> Result<(), lane_settings::Error> {
+    let edit = |settings: &mut lane_settings::LaneSettings| {
+        if settings.batch_url_before.as_deref() == Some(before) {
+            (settings.batch_url_before, settings.batch_url_forced) = (None, None);
+        }
+    };
+    lane_settings::update(&shared.broker, &Key::Lane(lane.clone()), edit).await.map(drop)
+}

@@ -1,0 +1,175 @@
+//! A lane's lease in this process: kept by a task of its own, so that a busy lane never renews too late.
+//!
+//! ```text
+//!   take ─▶ renewed at a third of the TTL ─▶ .. ─▶ given back, and free at once
+//!               └─ not renewed: `until` passes, the window stops; the entry expires a little later
+//! ```
+//!
+//! It says until when the lane is ours, and nothing else: the window looks at that moment before each action.
+
+use std::time::Duration;
+
+use fedstream_jetstream::leases::Error;
+use fedstream_jetstream::{Lease, Leases, Taken};
+use fedstream_lane::{Epoch, Lane};
+use fedstream_service::shutdown::CancellationToken;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::registry::Registry;
+use crate::trouble::Trouble;
+
+/// Between two tries to take a lane that another holds. A lane that is given back is free at once; this is how long
+/// it may then stand.
+const TAKE_EVERY: Duration = Duration::from_millis(500);
+
+/// Between two tries to renew while the broker doesn't answer: several fit into the time that is left.
+const RENEW_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// How sure this process is of a lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It is ours until then, if it isn't renewed.
+    Until(Instant),
+    /// It isn't ours any more.
+    Lost(String),
+}
+
+/// A lane that this process owns.
+#[derive(Debug)]
+pub struct Ownership {
+    epoch: Epoch,
+    held: watch::Receiver<Held>,
+    commands: mpsc::Sender<Command>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Bump { at_least: Epoch, reply: oneshot::Sender<Result<Epoch, Error>> },
+    Release { reply: oneshot::Sender<()> },
+}
+
+impl Ownership {
+    /// Takes the lane as soon as nobody holds it; none when told to leave it before.
+    pub async fn take(
+        leases: &Leases,
+        lane: &Lane,
+        sender_id: &str,
+        registry: &Registry,
+        leave: &CancellationToken,
+    ) -> Option<Self> {
+        let mut trouble = Trouble::none(lane, registry);
+        loop {
+            match leases.take(&lane.key(), sender_id, Epoch(0)).await {
+                Ok(Taken::Ours(lease)) => {
+                    trouble.over(lease.epoch.0);
+                    return Some(Self::keep(leases.clone(), lane.clone(), lease));
+                }
+                Ok(Taken::Held { owner, epoch }) => {
+                    registry.update(lane, |view| (view.owner, view.epoch) = (Some(owner), epoch.0));
+                }
+                Err(error) => trouble.failed(0, format!("no lease yet: {error}")),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TAKE_EVERY) => {}
+                () = leave.cancelled() => return None,
+            }
+        }
+    }
+
+    fn keep(leases: Leases, lane: Lane, lease: Lease) -> Self {
+        let (held, held_here) = watch::channel(Held::Until(lease.until));
+        let (commands, received) = mpsc::channel(1);
+        let epoch = lease.epoch;
+        tokio::spawn(Keeper { leases, lane, lease, held, commands: received }.run());
+        Self { epoch, held: held_here, commands }
+    }
+
+    /// The fencing token.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Until when it is ours, as it changes.
+    #[must_use]
+    pub fn held(&self) -> watch::Receiver<Held> {
+        self.held.clone()
+    }
+
+    /// A new epoch for the same owner.
+    ///
+    /// # Errors
+    /// It is lost, or the broker does not answer.
+    pub async fn bump(&mut self, at_least: Epoch) -> Result<Epoch, Error> {
+        let (reply, answer) = oneshot::channel();
+        let lost = || Error::Lost { lane: String::new(), holder: None };
+        self.commands.send(Command::Bump { at_least, reply }).await.map_err(|_| lost())?;
+        self.epoch = answer.await.map_err(|_| lost())??;
+        Ok(self.epoch)
+    }
+
+    /// Gives it back: the next owner takes it at once.
+    pub async fn release(self) {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Release { reply }).await.is_ok() {
+            drop(answer.await); // refused only where it is lost
+        }
+    }
+}
+
+struct Keeper {
+    leases: Leases,
+    lane: Lane,
+    lease: Lease,
+    held: watch::Sender<Held>,
+    commands: mpsc::Receiver<Command>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut renew_at = Instant::now() + self.leases.renew_every();
+        loop {
+            let command = tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => command,
+                    None => return, // the lane's task is gone; the entry expires by itself
+                },
+                () = tokio::time::sleep_until(renew_at) => {
+                    match self.leases.renew(&mut self.lease).await {
+                        Ok(()) => renew_at = Instant::now() + self.leases.renew_every(),
+                        Err(error @ Error::Lost { .. }) => return self.lost(&error),
+                        Err(error) => {
+                            tracing::debug!(lane = %self.lane, epoch = %self.lease.epoch, %error, "the lease is not renewed");
+                            renew_at = Instant::now() + RENEW_AGAIN_AFTER;
+                        }
+                    }
+                    self.held.send_replace(Held::Until(self.lease.until));
+                    continue;
+                }
+            };
+            match command {
+                Command::Bump { at_least, reply } => {
+                    let bumped = self.leases.bump(&mut self.lease, at_least).await;
+                    self.held.send_replace(Held::Until(self.lease.until));
+                    let lost = matches!(bumped, Err(Error::Lost { .. }));
+                    drop(reply.send(bumped.map(|()| self.lease.epoch)));
+                    if lost {
+                        return;
+                    }
+                }
+                Command::Release { reply } => {
+                    if let Err(error) = self.leases.release(self.lease).await {
+                        tracing::warn!(lane = %self.lane, %error, "the lease is not given back: it expires by itself");
+                    }
+                    reply.send(()).ok(); // nobody waits any more
+                    return;
+                }
+            }
+        }
+    }
+
+    fn lost(&self, error: &Error) {
+        self.held.send_replace(Held::Lost(error.to_string()));
+    }
+}

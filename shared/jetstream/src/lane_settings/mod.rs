@@ -1,0 +1,91 @@
+//! Settings of a lane: entries in the bucket `fed_lanes`, checked before they are stored, watched, and applied without a
+//! restart.
+//!
+//! ```text
+//!   fedctl ─ store, update, remove ─▶ [KV fed_lanes: default, inbox.<a>.<b>] ─ LaneSettingsWatch ─▶ every service
+//! ```
+//!
+//! A key is `default` or a lane's. What is not set comes from `default`, then from the service's own configuration. Who
+//! writes the bucket by other means may write nonsense: such an entry is refused with field and reason, visibly, and the
+//! last valid one stays in force. Nothing here knows what a setting does.
+
+mod fields;
+mod tools;
+mod watch;
+
+use std::fmt;
+use std::str::FromStr;
+
+use fedstream_lane::{InvalidSubject, Lane};
+
+pub use fields::{Fault, Faults, LaneSettings};
+pub use tools::{Error, list, load, remove, store, update};
+pub use watch::{LaneSettingsWatch, Refusal, Snapshot};
+
+/// The key of the settings of all lanes that have none of their own.
+const DEFAULT: &str = "default";
+
+/// Whose settings they are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// Of every lane that says nothing else.
+    Default,
+    /// Of one lane.
+    Lane(Lane),
+}
+
+impl Key {
+    /// Refuses what can't be set for all lanes at once.
+    fn check(&self, settings: &LaneSettings) -> Result<(), Faults> {
+        settings.check()?;
+        if *self == Self::Default && settings.park.is_some() {
+            let reason = "a sequence is one lane's: not in the default".to_owned();
+            return Err(Faults(vec![Fault { field: "park".to_owned(), reason }]));
+        }
+        Ok(())
+    }
+
+    fn read(&self, json: &[u8]) -> Result<LaneSettings, Faults> {
+        let settings = LaneSettings::read(json)?;
+        self.check(&settings)?;
+        Ok(settings)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str(DEFAULT),
+            Self::Lane(lane) => f.write_str(&lane.key()),
+        }
+    }
+}
+
+impl FromStr for Key {
+    type Err = InvalidSubject;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSubject> {
+        if text == DEFAULT { Ok(Self::Default) } else { Lane::from_subject(&format!("fed.{text}")).map(Self::Lane) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_default_or_a_lanes_and_nothing_else() {
+        for text in ["default", "inbox.aussie_zone.lemmy_world"] {
+            assert_eq!(text.parse::<Key>().map(|key| key.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["Default", "", "inbox.a", "inbox.a.b.c", "outbox.a.3", "inbox.*.lemmy_world", "member.a"] {
+            assert!(text.parse::<Key>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_to_park_is_refused_in_the_default() {
+        let settings = LaneSettings::read(br#"{"park":3}"#).expect("fine in itself");
+        assert_eq!(Key::Default.check(&settings).expect_err("no lane").0[0].field, "park");
+    }
+}

@@ -1,0 +1,65 @@
+//! The list of copies, page by page.
+
+use fedstream_lane::{Lane, ParkReason, Seq};
+
+use super::{Error, Parked, ParkedMessage};
+use crate::{Broker, api, definitions};
+
+/// Most copies on a page: headers of 64 KiB each at worst.
+pub const LIST_MAX: usize = 500;
+
+/// Most messages looked at for one page. With a reason that is rare a page may end here, with fewer copies or none, and
+/// [`Page::next`] says where to go on: about a second, and nobody waits longer for a sign of life.
+const LOOKED_AT_MAX: usize = 5_000;
+
+/// Which copies.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of one lane; all inbound lanes otherwise.
+    pub lane: Option<Lane>,
+    /// With one reason.
+    pub reason: Option<ParkReason>,
+}
+
+/// A part of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// In the order in which they were parked.
+    pub copies: Vec<Parked>,
+    /// Where the next page begins; none at the end.
+    pub next: Option<Seq>,
+}
+
+/// Copies from sequence `from` on (0 or 1: from the first), at most `limit` and never more than [`LIST_MAX`].
+///
+/// # Errors
+/// The broker does not answer.
+pub async fn list(broker: &Broker, filter: &Filter, from: Seq, limit: usize) -> Result<Page, Error> {
+    let limit = limit.clamp(1, LIST_MAX);
+    let all = || "fed.parked.inbox.>".to_owned();
+    let subject = filter.lane.as_ref().map_or_else(all, Lane::parked_subject);
+    let mut page = Page { copies: Vec::new(), next: Some(Seq(from.0.max(1))) };
+    for _ in 0..LOOKED_AT_MAX {
+        let Some(at) = page.next.filter(|_| page.copies.len() < limit) else {
+            break;
+        };
+        let found = next(broker, at, &subject).await?;
+        page.next = found.as_ref().map(|(seq, _)| Seq(seq.0 + 1));
+        if let Some((_, Some(ParkedMessage { parked, .. }))) = found
+            && filter.reason.is_none_or(|reason| parked.reason == Some(reason))
+        {
+            page.copies.push(parked);
+        }
+    }
+    Ok(page)
+}
+
+/// The first message of the subject from `at` on: its sequence, and the copy where it is one.
+async fn next(broker: &Broker, at: Seq, subject: &str) -> Result<Option<(Seq, Option<ParkedMessage>)>, Error> {
+    if !broker.connected() {
+        return Err(Error::Unavailable("there is no connection to the broker".to_owned()));
+    }
+    let found = api::message(broker, &definitions::parked().name, at.0, Some(subject)).await;
+    let found = found.map_err(|error| Error::Unavailable(error.to_string()))?;
+    Ok(found.map(|message| (Seq(message.sequence), ParkedMessage::read(message))))
+}
