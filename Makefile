@@ -1,12 +1,12 @@
 # The only commands to remember. CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help build demo up test test-all test-long nats fmt lint deny ci clean
+.PHONY: help build demo up test test-all test-faults test-memory test-long nats fmt lint deny ci clean
 
 CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 nats: ## find or install a nats-server that is new enough, and print its path
 	@sh nats/install.sh
@@ -35,8 +35,21 @@ test-all: ## the suite and the long runs
 	$(CARGO) test --workspace && \
 	$(MAKE) test-long
 
-test-long: ## the long runs alone: a million cases of the lane's property test
-	PROPTEST_CASES=1000000 $(CARGO) test --release -p fedstream-lane --test properties
+test-faults: ## a hundred faults of every part (FAULTS=.. for more or less; FAULTS_SEED=.. has a failed run again)
+	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
+	$(CARGO) build --workspace --bins && \
+	FAULTS="$${FAULTS:-100}" $(CARGO) test -p fedstream-tests --test chaos -- --nocapture
+
+test-memory: ## twenty lanes of 5,000 to a dead destination: how much memory every part needs
+	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
+	$(CARGO) build --workspace --bins && \
+	MEMORY_LANES="$${MEMORY_LANES:-20}" MEMORY_LANE_MESSAGES="$${MEMORY_LANE_MESSAGES:-5000}" \
+	$(CARGO) test -p fedstream-tests --test memory -- --nocapture
+
+test-long: ## a million cases of the lane's properties, the larger models, 200,000 histories of the pair
+	PROPTEST_CASES=1000000 $(CARGO) test -p fedstream-lane --test properties
+	$(CARGO) test -p fedstream-lane --test model -- --ignored --nocapture --test-threads 1
+	FED_SEEDS=200000 $(CARGO) test -p fedstream-lane --test pair -- --nocapture
 
 fmt: ## format
 	$(CARGO) fmt --all

@@ -9,6 +9,8 @@
 //! | single | at most one item of a lane is at the instance |
 //! | fenced | after an epoch is adopted no item of a lower one is begun, over gate lives too |
 //! | parked-stays-out | an item that the sender parked is not begun after a later one had its outcome |
+//! | once | within one life of the receiver nothing that it remembers an outcome of is begun again |
+//! | fresh | nothing is posted past its deadline |
 //! | awake | work waiting means that a batch can be posted, an answer is due, or a deadline is set |
 //!
 //! `bounded`, `prefix`, `single` and `awake` can be seen in one machine and are checked here after every step of a

@@ -7,16 +7,17 @@
 
 mod far;
 mod ledger;
+mod link;
 mod owner;
 mod plan;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fedstream_lane::{Action, Backoff, Batch, End, Epoch, Event, Final, Moment, ParkReason, Seq, Start};
+use fedstream_lane::{Action, Backoff, Batch, End, Epoch, Event, Final, Moment, ParkReason, Seq, Start, StopReason};
 
-use far::{AtInstance, Did, Far, Line, Request, Said};
+use far::{Far, Line, Request};
 pub use ledger::Ledger;
-use owner::{Copy, Owner};
+use owner::Owner;
 pub use plan::{Activity, Broker, Ending, Fate, Op, Plan, op, plan};
 
 /// Long enough for a few round trips of this world, short enough to end in many of them.
@@ -32,6 +33,18 @@ struct Post {
     lines: VecDeque<Line>,
 }
 
+/// An owner's process, with what it asked the broker for.
+#[derive(Debug)]
+struct Process {
+    owner: Owner,
+    /// Copies that are not acked.
+    copies: VecDeque<(Seq, ParkReason)>,
+    /// A purge that is not acked.
+    purge: Option<Seq>,
+    /// It is gone, or done with the lane.
+    ended: bool,
+}
+
 /// The whole of it. See the module.
 #[derive(Debug)]
 pub struct World {
@@ -42,7 +55,7 @@ pub struct World {
     fates: BTreeMap<Seq, Fate>,
     accepted: usize,
     limits: usize,
-    owners: Vec<Owner>,
+    processes: Vec<Process>,
     posts: BTreeMap<usize, Post>,
     posts_made: usize,
     wire: Vec<Request>,
@@ -62,7 +75,7 @@ impl World {
             fates: BTreeMap::new(),
             accepted: 0,
             limits: 0,
-            owners: vec![],
+            processes: vec![],
             posts: BTreeMap::new(),
             posts_made: 0,
             wire: vec![],
@@ -137,26 +150,31 @@ impl World {
 
     /// Everybody does what is due, and a moment passes.
     fn round(&mut self) {
-        let newest = self.owners.len() - 1;
-        if self.owners[newest].ended {
+        let newest = self.processes.len() - 1;
+        if self.processes[newest].ended {
             self.take_over(false);
         }
         self.renew();
-        for owner in 0..self.owners.len() {
+        for owner in 0..self.processes.len() {
             self.drive(owner, true);
-            while self.owners[owner].purge.is_some() || !self.owners[owner].copies.is_empty() {
+            while self.processes[owner].purge.is_some() || !self.processes[owner].copies.is_empty() {
                 self.broker(owner, Broker::Acks);
             }
         }
         while !self.wire.is_empty() {
             self.arrive(0, None);
         }
-        for id in self.far.requests().map(|(id, _)| id).collect::<Vec<_>>() {
-            let did = self.far.work(self.now, id, &mut self.ledger);
-            self.hand_on(did);
-        }
-        for _ in 0..self.far.at_instance.len() {
-            self.finish(0, Ending::Final);
+        loop {
+            for id in self.far.requests().map(|(id, _)| id).collect::<Vec<_>>() {
+                let did = self.far.work(self.now, id, &mut self.ledger);
+                self.hand_on(did);
+            }
+            if self.far.at_instance.is_empty() {
+                break;
+            }
+            for _ in 0..self.far.at_instance.len() {
+                self.finish(0, Ending::Final);
+            }
         }
         for post in self.posts.keys().copied().collect::<Vec<_>>() {
             self.hear_line(post);
@@ -180,7 +198,7 @@ impl World {
     }
 
     fn owner(&self, back: u8) -> usize {
-        self.owners.len() - 1 - usize::from(back).min(self.owners.len() - 1)
+        self.processes.len() - 1 - usize::from(back).min(self.processes.len() - 1)
     }
 
     fn accept(&mut self) {
@@ -194,47 +212,48 @@ impl World {
     }
 
     fn new_owner(&mut self, knows_the_gate: bool) {
-        let epoch = Epoch(self.owners.len() as u64 + 1);
+        let epoch = Epoch(self.processes.len() as u64 + 1);
         let gate = knows_the_gate.then(|| self.far.life());
         let start = Start { epoch, floor: Seq(0), gate, lease_until: self.now.after_ms(TTL_MS) };
-        self.owners.push(Owner::new(start, self.plan.limits[self.limits], Backoff::new(10, 40, 100)));
+        let owner = Owner::new(start, self.plan.limits[self.limits], Backoff::new(10, 40, 100));
+        self.processes.push(Process { owner, copies: VecDeque::new(), purge: None, ended: false });
     }
 
     /// When the lease of the owner before is over, or it gave the lane back.
     fn take_over(&mut self, knows_the_gate: bool) {
-        if let Some(owner) = self.owners.last() {
-            self.now = self.now.max(owner.lease_until);
+        if let Some(process) = self.processes.last() {
+            self.now = self.now.max(process.owner.lease_until);
         }
         self.new_owner(knows_the_gate);
     }
 
     fn renew(&mut self) {
         let (now, until) = (self.now, self.now.after_ms(TTL_MS));
-        if let Some(owner) = self.owners.last_mut()
-            && !owner.ended
-            && now < owner.lease_until
+        if let Some(process) = self.processes.last_mut()
+            && !process.ended
+            && now < process.owner.lease_until
         {
-            owner.lease_until = until;
+            process.owner.lease_until = until;
             self.tell_newest(Event::Lease { until });
         }
     }
 
     /// Its connections break, and what it polled is never done; what the broker has is there or not.
     fn crash(&mut self) {
-        let newest = self.owners.len() - 1;
-        let owner = &mut self.owners[newest];
-        owner.window = None;
-        owner.ended = true;
-        owner.polled.clear();
-        self.ledger.owner_died(owner.epoch);
+        let newest = self.processes.len() - 1;
+        let process = &mut self.processes[newest];
+        process.ended = true;
+        process.owner.window = None;
+        process.owner.polled.clear();
+        self.ledger.owner_died(process.owner.epoch);
         self.posts.retain(|_, post| post.owner != newest);
     }
 
     fn change_limits(&mut self, which: usize) {
         self.limits = which % self.plan.limits.len();
         let limits = self.plan.limits[self.limits];
-        if let Some(owner) = self.owners.last_mut() {
-            owner.limits = limits;
+        if let Some(process) = self.processes.last_mut() {
+            process.owner.limits = limits;
         }
         self.tell_newest(Event::Limits(limits));
     }
@@ -243,12 +262,16 @@ impl World {
     fn drive(&mut self, index: usize, acts: bool) {
         self.read(index);
         loop {
-            while acts && let Some(action) = self.owners[index].polled.pop_front() {
+            while acts && let Some(action) = self.processes[index].owner.polled.pop_front() {
                 self.act(index, action);
             }
-            let owner = &mut self.owners[index];
+            let owner = &mut self.processes[index].owner;
             match owner.window.as_mut().and_then(|window| window.poll(self.now)) {
                 Some(Action::Post(batch)) => {
+                    for seq in &batch.items {
+                        let overdue = matches!(self.fates[seq], Fate::Until(ms) if self.now >= Moment(ms.into()));
+                        assert!(!overdue, "deadline: {seq} is posted after it");
+                    }
                     self.ledger.posted(owner.epoch, &owner.limits, &batch);
                     owner.polled.push_back(Action::Post(batch));
                 }
@@ -259,10 +282,8 @@ impl World {
     }
 
     fn read(&mut self, index: usize) {
-        let owner = &mut self.owners[index];
-        while !owner.ended
-            && let Some(after) = owner.reads_after()
-        {
+        let Process { owner, ended, .. } = &mut self.processes[index];
+        while !*ended && let Some(after) = owner.reads_after() {
             let Some((seq, activity)) = self.stream.range(Seq(after.0 + 1)..).next() else { return };
             let (seq, bytes) = (*seq, activity.bytes);
             let event = match activity.fate {
@@ -278,7 +299,7 @@ impl World {
         self.ledger.saw(ledger::name_of_action(&action));
         match action {
             Action::Post(batch) => {
-                self.wire.push(Request::new(self.posts_made, self.owners[index].epoch, batch.clone()));
+                self.wire.push(Request::new(self.posts_made, self.processes[index].owner.epoch, batch.clone()));
                 self.posts.insert(self.posts_made, Post { owner: index, batch, lines: VecDeque::new() });
                 self.posts_made += 1;
             }
@@ -288,28 +309,34 @@ impl World {
                     self.lost(id);
                 }
             }
-            Action::Park { seq, reason } => self.owners[index].copies.push_back(Copy { seq, reason }),
+            Action::Park { seq, reason } => self.processes[index].copies.push_back((seq, reason)),
             Action::Trim { upto, .. } => {
                 self.ledger.trims(upto);
-                self.owners[index].purge = Some(upto);
+                self.processes[index].purge = Some(upto);
             }
-            Action::Stop(_) => self.owners[index].ended = true,
+            Action::Stop(reason) => {
+                let process = &mut self.processes[index];
+                process.ended = true;
+                if reason == StopReason::Drained {
+                    process.owner.lease_until = self.now; // given back: nobody waits for its end
+                }
+            }
         }
     }
 
     /// The broker answers: copies first. A copy that isn't acked is stored again, under the same id.
     fn broker(&mut self, index: usize, broker: Broker) {
-        let owner = &mut self.owners[index];
-        if let Some(copy) = owner.copies.front().copied() {
+        let process = &mut self.processes[index];
+        if let Some((seq, reason)) = process.copies.front().copied() {
             if broker != Broker::Refuses {
-                self.has_cause(copy);
-                self.ledger.copied(copy.seq, copy.reason);
+                self.has_cause(seq, reason);
+                self.ledger.copied(seq, reason);
             }
             if broker == Broker::Acks {
-                self.owners[index].copies.pop_front();
-                self.tell(index, Event::Parked { seq: copy.seq });
+                self.processes[index].copies.pop_front();
+                self.tell(index, Event::Parked { seq });
             }
-        } else if let Some(upto) = owner.purge.take() {
+        } else if let Some(upto) = process.purge.take() {
             if broker != Broker::Refuses {
                 self.ledger.purged(upto);
                 self.stream.retain(|seq, _| *seq > upto);
@@ -318,9 +345,9 @@ impl World {
         }
     }
 
-    fn has_cause(&self, copy: Copy) {
-        let fate = self.fates[&copy.seq];
-        let has = match copy.reason {
+    fn has_cause(&self, seq: Seq, reason: ParkReason) {
+        let fate = self.fates[&seq];
+        let has = match reason {
             ParkReason::Expired => {
                 matches!(fate, Fate::Until(ms) if self.now >= Moment(ms.into()))
                     || fate == Fate::Refused(Final::Expired)
@@ -328,119 +355,15 @@ impl World {
             ParkReason::Unreadable => fate == Fate::Unreadable,
             _ => true,
         };
-        assert!(has, "no-loss: {copy:?} without cause");
-    }
-
-    fn take_from_wire(&mut self, which: u8) -> Option<Request> {
-        let at = pick(which, 0..self.wire.len())?;
-        Some(self.wire.remove(at))
-    }
-
-    fn arrive(&mut self, which: u8, twice: Option<bool>) {
-        let Some(mut request) = self.take_from_wire(which) else { return };
-        if let Some(hears_the_first) = twice {
-            let mut again = request.clone();
-            again.heard &= !hears_the_first;
-            request.heard &= hears_the_first;
-            self.wire.push(again);
-        }
-        self.far.arrive(request);
-    }
-
-    /// An activity at the instance comes to its end.
-    fn finish(&mut self, which: u8, ending: Ending) {
-        let Some(at) = pick(which, 0..self.far.at_instance.len()) else { return };
-        let at = self.far.at_instance.swap_remove(at);
-        let result = self.result(at, ending);
-        let of_this_life = at.life == self.far.life();
-        let outcome = match (ending, self.outcome_of(at.seq)) {
-            (Ending::Final | Ending::AnswerLost, outcome) => outcome,
-            _ => None,
-        };
-        self.ledger.done(at.life, at.seq, outcome, of_this_life && result.is_ok());
-        let did = self.far.finished(at, result);
-        self.hand_on(did);
-    }
-
-    fn result(&self, at: AtInstance, ending: Ending) -> Result<(Final, u16), End> {
-        let (seq, alive) = (at.seq, ending == Ending::Final);
-        let retry = |status, alive, after: Option<u16>| {
-            Err(End::Retry { seq, status, alive, retry_after_ms: after.map(u64::from) })
-        };
-        match ending {
-            Ending::Final => match self.outcome_of(seq) {
-                Some(outcome) => Ok((outcome, if outcome.park_reason().is_some() { 400 } else { 202 })),
-                None => retry(Some(500), alive, None),
-            },
-            Ending::Unavailable(after) => retry(Some(503), true, after),
-            Ending::Fault(alive) => retry(Some(500), alive, None),
-            Ending::AnswerLost => retry(None, false, None),
-        }
-    }
-
-    fn outcome_of(&self, seq: Seq) -> Option<Final> {
-        match self.fates[&seq] {
-            Fate::Taken | Fate::Until(_) => Some(Final::Delivered),
-            Fate::Refused(outcome) => Some(outcome),
-            Fate::Poison => None,
-            Fate::Unreadable => panic!("no-loss: {seq} can't be read, and was posted"),
-        }
-    }
-
-    fn hand_on(&mut self, did: Did) {
-        if let Did::Says(Said { post, heard: true, line }) = did
-            && let Some(post) = self.posts.get_mut(&post)
-        {
-            post.lines.push_back(line);
-        }
-    }
-
-    fn hear(&mut self, which: u8) {
-        let talking = self.posts.iter().filter(|(_, post)| !post.lines.is_empty()).map(|(id, _)| *id);
-        if let Some(post) = pick(which, talking) {
-            self.hear_line(post);
-        }
-    }
-
-    fn hear_line(&mut self, id: usize) {
-        let Some(post) = self.posts.get_mut(&id) else { return };
-        let (owner, name) = (post.owner, post.batch.post);
-        match post.lines.pop_front() {
-            Some(Line::Outcome(seq, outcome)) => {
-                self.ledger.heard(self.owners[owner].epoch, name, seq);
-                self.tell(owner, Event::Outcome { post: name, seq, outcome });
-            }
-            Some(Line::Over(end)) => self.end(id, end),
-            None => {}
-        }
-    }
-
-    fn lost(&mut self, id: usize) {
-        self.end(id, End::Lost);
-    }
-
-    fn end(&mut self, id: usize, end: End) {
-        let Some(post) = self.posts.remove(&id) else { return };
-        self.ledger.ended(self.owners[post.owner].epoch, post.batch.post, &end);
-        let jitter = u16::try_from(id % 1000).unwrap_or(0);
-        self.tell(post.owner, Event::Ended { post: post.batch.post, end, jitter });
-    }
-
-    /// A request whose sender is gone: no further item of it is begun.
-    fn find_out(&mut self, which: u8) {
-        let open = &self.posts;
-        let unheard = self.far.requests().filter(|(_, request)| !request.heard || !open.contains_key(&request.post));
-        if let Some(id) = pick(which, unheard.map(|(id, _)| id)) {
-            self.far.drop_request(id);
-        }
+        assert!(has, "no-loss: {seq} is parked as {reason} without cause");
     }
 
     fn tell_newest(&mut self, event: Event) {
-        self.tell(self.owners.len() - 1, event);
+        self.tell(self.processes.len() - 1, event);
     }
 
     fn tell(&mut self, owner: usize, event: Event) {
-        if let Some(window) = &mut self.owners[owner].window {
+        if let Some(window) = &mut self.processes[owner].owner.window {
             window.handle(self.now, event);
         }
     }

@@ -1,17 +1,8 @@
-//! One owner of the lane: a process life with its window, and what it wanted done and has not done yet.
+//! One owner of the lane: a process life with its window, and what it polled and has not done yet.
 
 use std::collections::VecDeque;
 
-use fedstream_lane::{Action, Backoff, Epoch, GateId, Moment, ParkReason, SendWindow, Seq, Start, WindowLimits};
-
-/// A copy on its way to FED_PARKED.
-#[derive(Clone, Copy, Debug)]
-pub struct Copy {
-    /// The item.
-    pub seq: Seq,
-    /// Why.
-    pub reason: ParkReason,
-}
+use fedstream_lane::{Action, Backoff, Epoch, GateId, Moment, SendWindow, Seq, Start, WindowLimits};
 
 /// See the module.
 #[derive(Debug)]
@@ -30,12 +21,6 @@ pub struct Owner {
     pub lease_until: Moment,
     /// What it polled and did not do yet.
     pub polled: VecDeque<Action>,
-    /// Copies that are not acked.
-    pub copies: VecDeque<Copy>,
-    /// A purge that is not acked.
-    pub purge: Option<Seq>,
-    /// Its process is gone, or it is done with the lane.
-    pub ended: bool,
 }
 
 impl Owner {
@@ -49,9 +34,6 @@ impl Owner {
             backoff,
             lease_until: start.lease_until,
             polled: VecDeque::new(),
-            copies: VecDeque::new(),
-            purge: None,
-            ended: false,
         }
     }
 
