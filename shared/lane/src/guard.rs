@@ -2,7 +2,7 @@
 //!
 //! Every rule stands at its place in the machines as `guard::holds(Guard::X)`, which is `true` and costs nothing. The
 //! crate `lane-mutants` compiles the same sources with the feature `mutants`; there [`without`] takes one rule away for
-//! a test, which then shows the invariant that breaks (`shared/lane/tests/mutations.rs`).
+//! a test, which then shows the invariant that breaks (`shared/lane-mutants/tests/mutations.rs`).
 
 /// One rule. DESIGN section 5; those with a star there were found by leaving them out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

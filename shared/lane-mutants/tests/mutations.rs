@@ -3,7 +3,7 @@
 
 extern crate fedstream_lane_mutants as fedstream_lane;
 
-#[path = "model/mod.rs"]
+#[path = "../../lane/tests/model/mod.rs"]
 mod lane_model;
 #[path = "mutations/scenarios.rs"]
 mod scenarios;
