@@ -1,13 +1,14 @@
 //! The variables of this service.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use envconfig::Envconfig;
-use fedstream_jetstream::{Created, NatsSettings, StreamsMode};
+use fedstream_jetstream::Created;
 use fedstream_lane::{Backoff, Origin, WindowLimits};
 use fedstream_service::Service;
 use fedstream_service::config::common::{self, CommonConfig};
-use fedstream_service::config::nats::{self, NatsConfig, Streams};
+use fedstream_service::config::nats::{self, NatsConfig};
 use fedstream_service::config::{Bytes, Check, ConfigError, Count, NotA, Scheme, Secret, Span, UrlPath, Variable};
 use fedstream_wire::encoding::Encoding;
 use http::HeaderValue;
@@ -20,7 +21,7 @@ pub static SERVICE: Service = Service {
     variables: &[&VARIABLES, &nats::VARIABLES, &common::variables("127.0.0.1:9091")],
 };
 
-const VARIABLES: [Variable; 28] = [
+const VARIABLES: [Variable; 29] = [
     Variable::new::<SiteName>(
         "FED_SITE",
         "singapore-1",
@@ -35,6 +36,12 @@ const VARIABLES: [Variable; 28] = [
     ),
     Variable::new::<Scheme>("BATCH_RECEIVER_PROTOCOL", "https", "http or https").default("https"),
     Variable::new::<UrlPath>("BATCH_RECEIVER_PATH", "/batch", "path of the batch endpoint").default("/batch"),
+    Variable::new::<PathBuf>(
+        "BATCH_RECEIVER_CA_FILE",
+        "/etc/fedstream/back-ca.pem",
+        "certificate authorities (PEM) that the batch-receiver's certificate must come from, instead of the system's",
+    )
+    .optional(),
     Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "credential of the batch-receiver (Bearer)")
         .optional()
         .secret(),
@@ -115,6 +122,9 @@ pub struct Config {
     /// Path.
     #[envconfig(from = "BATCH_RECEIVER_PATH")]
     pub receiver_path: UrlPath,
+    /// Certificate authorities for it.
+    #[envconfig(from = "BATCH_RECEIVER_CA_FILE")]
+    pub receiver_ca_file: Option<PathBuf>,
     /// Credential.
     #[envconfig(from = "HTTP_BATCH_AUTHORIZATION")]
     pub authorization: Option<Secret>,
@@ -203,27 +213,6 @@ impl Config {
     #[must_use]
     pub fn batch_url(&self) -> String {
         format!("{}://{}{}", self.receiver_protocol, self.receiver_domain, self.receiver_path)
-    }
-
-    /// How to reach the broker.
-    #[must_use]
-    pub fn broker(&self) -> NatsSettings {
-        let nats = self.nats.clone();
-        NatsSettings {
-            url: nats.url,
-            user: nats.user,
-            password: nats.password.map(|secret| secret.expose().to_owned()),
-            creds_file: nats.creds_file,
-            ca_file: nats.ca_file,
-            inbox_prefix: nats.inbox_prefix,
-            connect_timeout: nats.connect_timeout.get(),
-            streams: match nats.streams {
-                Streams::Create => StreamsMode::Create,
-                Streams::Bind => StreamsMode::Bind,
-            },
-            monitor_url: nats.monitor_url,
-            replicas: usize::from(nats.replicas.0),
-        }
     }
 
     /// The credential without its scheme. The existing batcher puts `Bearer ` in front where it is missing; its

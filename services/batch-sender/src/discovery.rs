@@ -142,7 +142,8 @@ impl Discovery {
         match lanes::backlog(&self.shared.broker).await {
             Ok(backlog) => {
                 // An empty lane is not in the answer, and one of another member that is empty is not shown.
-                self.shared.registry.retain(|lane| self.running.keys().any(|running| running.to_string() == lane));
+                let running: HashSet<String> = self.running.keys().map(ToString::to_string).collect();
+                self.shared.registry.retain(|lane| running.contains(lane));
                 for lane in self.running.keys() {
                     self.shared.registry.update(lane, |view| view.depth = 0);
                 }

@@ -3,6 +3,7 @@
 //! A batch is understood or not before the 200; after it, lines come as outcomes are known. Only what
 //! [`AnswerReader`] lets through counts. Nothing is retried here: the window decides what is posted again.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fedstream_lane::{Answer, End, GateId, Seq};
@@ -10,7 +11,7 @@ use fedstream_wire::encoding::Encoding;
 use fedstream_wire::v2::{self, AnswerReader, Batch, Closing, Line, RefusalKind};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, StatusCode};
-use reqwest::{Client, Response};
+use reqwest::{Certificate, Client, Response};
 
 use crate::config::Config;
 
@@ -26,12 +27,23 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest refusal that is read, bytes.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
+/// A batch-receiver that lives sends a line every 10 s. A proxy that collects the answer first is the usual cause of none.
+const HELD_BACK: &str = "is the far side away, or does a proxy hold the answer back?";
+
 /// Why the link can't be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The HTTP client.
     #[error("the HTTP client can't be made")]
     Client(#[from] reqwest::Error),
+    /// The certificate authorities.
+    #[error("BATCH_RECEIVER_CA_FILE={path}: {fault}", path = .path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// Not readable, not PEM, or nothing in it.
+        fault: String,
+    },
     /// The credential has a character that an HTTP header can't carry. Its value is in no message.
     #[error("HTTP_BATCH_AUTHORIZATION has a character that an HTTP header can't carry")]
     Authorization,
@@ -73,7 +85,7 @@ impl Link {
     /// See [`Error`].
     pub fn new(config: &Config) -> Result<Self, Error> {
         // reqwest needs a process-wide TLS provider: `Broker::connect` has installed it.
-        let client = Client::builder()
+        let mut builder = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             // One connection a POST: over HTTP/2 all lanes would share one, and its bound on streams would let the lanes of
@@ -82,8 +94,12 @@ impl Link {
             .tcp_nodelay(true)
             .tcp_keepalive(Duration::from_secs(30))
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()?;
+            .no_proxy();
+        if let Some(path) = &config.receiver_ca_file {
+            // Instead of the system's, not beside them: who names an authority means that one.
+            builder = builder.tls_certs_only(authorities(path)?);
+        }
+        let client = builder.build()?;
         let authorization = match config.bearer_token() {
             None => None,
             Some(token) => {
@@ -122,7 +138,7 @@ impl Link {
         S: Future<Output = ()>,
     {
         let response = match tokio::time::timeout(self.answer_timeout, self.send(batch, traceparent)).await {
-            Err(_) => return Ended::because(End::Lost, format!("no answer within {:?}", self.answer_timeout)),
+            Err(_) => return Ended::because(End::Lost, format!("no answer within {:?}: {HELD_BACK}", self.answer_timeout)),
             Ok(Err(error)) => return Ended::because(End::Lost, chain(&error.without_url())),
             Ok(Ok(response)) => response,
         };
@@ -167,7 +183,7 @@ impl Link {
             // After the closing line all is said: whatever happens to the connection then changes nothing.
             let patience = if closing.is_some() { END_TIMEOUT } else { self.answer_timeout };
             let chunk = match tokio::time::timeout(patience, response.chunk()).await {
-                Err(_) => break format!("no line of the answer for {patience:?}"),
+                Err(_) => break format!("no line of the answer for {patience:?}: {HELD_BACK}"),
                 Ok(Err(error)) => break chain(&error.without_url()),
                 Ok(Ok(None)) => break "the answer ended without its closing line".to_owned(),
                 Ok(Ok(Some(chunk))) => chunk,
@@ -216,6 +232,14 @@ impl Link {
         };
         Ended::because(end.unwrap_or(End::Refused { retry_after_ms }), cause)
     }
+}
+
+/// The certificates of BATCH_RECEIVER_CA_FILE.
+fn authorities(path: &Path) -> Result<Vec<Certificate>, Error> {
+    let fault = |fault: String| Error::Authorities { path: path.to_owned(), fault };
+    let pem = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| fault(chain(&error)))?;
+    if certificates.is_empty() { Err(fault("has no certificate in it".to_owned())) } else { Ok(certificates) }
 }
 
 /// A 200 that no batch-receiver gave, or another one than was meant.

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use batch_sender::{Config, SERVICE};
-use fedstream_jetstream::Broker;
 use fedstream_service::cli::{self, Failure};
 use fedstream_service::{config, shutdown, telemetry};
 
@@ -18,11 +17,10 @@ async fn start() -> Result<(), Failure> {
     let telemetry = telemetry::init(&SERVICE, &config.common.telemetry)?;
     let grace = config.common.shutdown_grace.get();
     let shutdown = shutdown::signal().map_err(Failure::other)?;
-    let connected = tokio::select! {
-        connected = Broker::connect(config.broker(), SERVICE.name) => connected,
+    let broker = tokio::select! {
+        broker = fedstream_connect::connect(&config.nats, SERVICE.name) => broker?,
         () = shutdown.cancelled() => return Ok(()), // told to stop before there was a broker
     };
-    let broker = connected.map_err(|error| Failure { code: error.exit_code(), line: error.to_string() })?;
     let admin = cli::bind("FED_ADMIN_LISTEN", config.common.admin_listen).await?;
     let result = batch_sender::run(config, broker, admin, shutdown).await;
     telemetry.flush(grace); // the last spans leave before we do

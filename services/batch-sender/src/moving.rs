@@ -17,6 +17,9 @@ use crate::link::Link;
 use crate::ownership::Ownership;
 use crate::trouble::Trouble;
 
+/// Why a lane stands meanwhile.
+const CLOSING: &str = "the change to another receiver waits until the old one's gate is closed";
+
 /// Between two tries to close the old gate, the first and the longest.
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
@@ -47,7 +50,6 @@ pub async fn close_the_gate_before(
     let epoch = ownership.epoch();
     let mut trouble = Trouble::none(lane, &shared.registry);
     let mut pause = AGAIN_MIN;
-    let mut held = ownership.held();
     loop {
         let settings = shared.settings.for_lane(lane);
         let Some(before) = settings.batch_url_before.as_ref().or(from.as_ref()) else {
@@ -56,17 +58,22 @@ pub async fn close_the_gate_before(
         };
         let forced = settings.batch_url_forced == Some(true);
         let now = settings.batch_url.clone().unwrap_or_else(|| shared.config.batch_url());
-        let closed = if forced || *before == now {
-            Ok(())
-        } else {
-            close(shared, &shared.link.to(before), lane, created, ownership).await
+        let leaves_it = async {
+            if !forced && *before != now {
+                shared.registry.update(lane, |view| view.stands = Some(CLOSING.to_owned()));
+                let closed = close(shared, &shared.link.to(before), lane, created, ownership).await;
+                closed.map_err(|cause| format!("the old one can't be closed: {cause}"))?;
+            }
+            forget(shared, lane, before).await.map_err(|error| error.to_string())
         };
-        let done = match closed {
-            Ok(()) => forget(shared, lane, before).await.map_err(|error| error.to_string()),
-            Err(cause) => Err(format!("the change to another receiver waits: the old one can't be closed: {cause}")),
+        // An answer may take half a minute: too long for a service that is told to stop, and for a lease that is lost.
+        let done = tokio::select! {
+            done = leaves_it => done,
+            gone = gone(lane, ownership, leave) => return gone,
         };
         match done {
             Ok(()) => {
+                shared.registry.update(lane, |view| view.stands = None);
                 tracing::info!(%lane, %epoch, from = before, to = now, forced, "the lane goes to another receiver");
                 return true;
             }
@@ -74,11 +81,21 @@ pub async fn close_the_gate_before(
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = leave.cancelled() => return false,
-            Ok(()) = held.changed() => if matches!(*held.borrow(), crate::ownership::Held::Lost(_)) { return false },
+            gone = gone(lane, ownership, leave) => return gone,
         }
         pause = (pause * 2).min(AGAIN_MAX);
     }
+}
+
+/// Waits until told to leave, or until the lane is not ours any more: false.
+async fn gone(lane: &Lane, ownership: &Ownership, leave: &CancellationToken) -> bool {
+    tokio::select! {
+        () = leave.cancelled() => {}
+        why = ownership.lost() => {
+            tracing::error!(%lane, epoch = %ownership.epoch(), why, "the lease is lost: this owner posts nothing more");
+        }
+    }
+    false
 }
 
 /// An empty batch of this epoch, once to learn the gate and once to close it.
@@ -110,7 +127,7 @@ async fn close(
     Err("two batch-receivers answer in turn".to_owned())
 }
 
-/// Takes the old address out of the settings: of the lane, or of all lanes, wherever it stands.
+/// Takes the old address out of the lane's settings.
 async fn forget(shared: &Shared, lane: &Lane, before: &str) -> Result<(), lane_settings::Error> {
     let edit = |settings: &mut lane_settings::LaneSettings| {
         if settings.batch_url_before.as_deref() == Some(before) {

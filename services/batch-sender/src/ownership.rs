@@ -35,6 +35,9 @@ pub enum Held {
     Lost(String),
 }
 
+/// Why a lane is lost that nobody else is known to have.
+pub const NOT_RENEWED: &str = "it could not be renewed in time";
+
 /// A lane that this process owns.
 #[derive(Debug)]
 pub struct Ownership {
@@ -63,10 +66,14 @@ impl Ownership {
             match leases.take(&lane.key(), sender_id, Epoch(0)).await {
                 Ok(Taken::Ours(lease)) => {
                     trouble.over(lease.epoch.0);
+                    registry.update(lane, |view| view.stands = None);
                     return Some(Self::keep(leases.clone(), lane.clone(), lease));
                 }
                 Ok(Taken::Held { owner, epoch }) => {
-                    registry.update(lane, |view| (view.owner, view.epoch) = (Some(owner), epoch.0));
+                    let until = format!("{owner} has it until it gives it back, or its lease ends");
+                    registry.update(lane, |view| {
+                        (view.owner, view.epoch, view.stands) = (Some(owner), epoch.0, Some(until));
+                    });
                 }
                 Err(error) => trouble.failed(0, format!("no lease yet: {error}")),
             }
@@ -95,6 +102,24 @@ impl Ownership {
     #[must_use]
     pub fn held(&self) -> watch::Receiver<Held> {
         self.held.clone()
+    }
+
+    /// Waits until it isn't ours any more, and says why.
+    pub async fn lost(&self) -> String {
+        let mut held = self.held();
+        loop {
+            let until = match &*held.borrow_and_update() {
+                Held::Until(until) if *until > Instant::now() => *until,
+                Held::Until(_) => return NOT_RENEWED.to_owned(),
+                Held::Lost(why) => return why.clone(),
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                changed = held.changed() => if changed.is_err() {
+                    return "nobody renews it any more".to_owned();
+                },
+            }
+        }
     }
 
     /// A new epoch for the same owner.

@@ -40,6 +40,12 @@ impl Trouble {
         self.registry.update(&self.lane, |view| view.trouble = Some(cause));
     }
 
+    /// For how long it has been so; zero where there is none.
+    #[must_use]
+    pub fn lasts(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// What failed works again.
     pub fn over(&mut self, epoch: u64) {
         if let Some(since) = self.since.take() {

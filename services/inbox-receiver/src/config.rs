@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use envconfig::Envconfig;
-use fedstream_jetstream::{NatsSettings, StreamsMode};
 use fedstream_lane::InstanceName;
 use fedstream_service::Service;
 use fedstream_service::client_addr::{self, ClientRules, Network};
 use fedstream_service::config::common::{self, CommonConfig};
-use fedstream_service::config::nats::{self, NatsConfig, Streams};
+use fedstream_service::config::nats::{self, NatsConfig};
 use fedstream_service::config::{Bytes, Check, ConfigError, Count, List, NotA, Scheme, Span, Switch, Variable};
 use fedstream_service::paths::PathPattern;
 use fedstream_wire::v2::HTTP_HEADERS_MAX;
@@ -257,25 +256,6 @@ impl Config {
     /// The largest message that may have to be stored, headers included.
     pub fn message_bytes_max(&self) -> u64 {
         self.body_max.0.saturating_add(HEADER_ROOM_BYTES)
-    }
-
-    /// How to reach the broker.
-    pub fn nats_settings(&self) -> NatsSettings {
-        NatsSettings {
-            url: self.nats.url.clone(),
-            user: self.nats.user.clone(),
-            password: self.nats.password.as_ref().map(|secret| secret.expose().to_owned()),
-            creds_file: self.nats.creds_file.clone(),
-            ca_file: self.nats.ca_file.clone(),
-            inbox_prefix: self.nats.inbox_prefix.clone(),
-            connect_timeout: self.nats.connect_timeout.get(),
-            streams: match self.nats.streams {
-                Streams::Create => StreamsMode::Create,
-                Streams::Bind => StreamsMode::Bind,
-            },
-            monitor_url: self.nats.monitor_url.clone(),
-            replicas: usize::from(self.nats.replicas.0),
-        }
     }
 }
 

@@ -26,7 +26,6 @@ mod page;
 mod ready;
 mod refusal;
 mod rules;
-mod signature;
 mod source;
 mod store;
 mod tally;
@@ -55,7 +54,7 @@ const STREAMS_MAX: u32 = 16;
 /// Connects to the broker, and makes sure that the stream is there and loses nothing. Before anything is bound.
 pub async fn connect(config: &Config) -> Result<(Broker, StreamFacts), Failure> {
     let refused = |error: broker::Error| Failure { code: error.exit_code(), line: error.to_string() };
-    let broker = Broker::connect(config.nats_settings(), SERVICE.name).await.map_err(refused)?;
+    let broker = fedstream_connect::connect(&config.nats, SERVICE.name).await?;
     broker.check_max_payload(config.message_bytes_max()).map_err(refused)?;
     let facts = streams::ensure(&broker, &stream_need(config))
         .await

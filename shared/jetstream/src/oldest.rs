@@ -9,7 +9,7 @@ use async_nats::jetstream::context::RequestErrorKind;
 use async_nats::jetstream::{ErrorCode, response::Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fedstream_lane::Lane;
+use fedstream_lane::{Lane, Seq};
 use serde::Deserialize;
 use time::OffsetDateTime;
 
@@ -18,6 +18,8 @@ use crate::{Broker, Headers, definitions};
 /// The first message of a lane, without its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Oldest {
+    /// Its sequence: that of the lane's head.
+    pub seq: Seq,
     /// When the broker stored it, by the broker's clock.
     pub stored_at: OffsetDateTime,
     /// Its headers; those that are no text are read as far as they are.
@@ -43,6 +45,8 @@ struct Answer {
 
 #[derive(Deserialize)]
 struct Raw {
+    #[serde(default)]
+    seq: u64,
     #[serde(with = "time::serde::rfc3339")]
     time: OffsetDateTime,
     #[serde(default)]
@@ -66,6 +70,7 @@ pub async fn of(broker: &Broker, lane: &Lane) -> Result<Option<Oldest>, Error> {
         })?;
     match answer {
         Response::Ok(Answer { message }) => Ok(Some(Oldest {
+            seq: Seq(message.seq),
             stored_at: message.time,
             // Unreadable headers are none: the caller falls back to the broker's time.
             headers: Headers::from_block(&STANDARD.decode(message.hdrs).unwrap_or_default()),

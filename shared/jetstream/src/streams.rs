@@ -87,8 +87,21 @@ fn hint(cause: &async_nats::jetstream::Error) -> &'static str {
             " (max_file_store of the broker is below the sum of the streams' max_bytes)"
         }
         ErrorCode::STREAM_SUBJECT_OVERLAP => " (another stream already holds its subjects)",
+        ErrorCode::CLUSTER_NO_PEERS => " (a node of the cluster is not there yet, or there are fewer than replicas)",
         _ => "",
     }
+}
+
+/// A cluster that is starting, or has just lost a node, refuses what it takes a moment later.
+fn may_pass(cause: &async_nats::jetstream::Error) -> bool {
+    let passing = [
+        ErrorCode::CLUSTER_INCOMPLETE,
+        ErrorCode::CLUSTER_NO_PEERS,
+        ErrorCode::CLUSTER_NOT_ASSIGNED,
+        ErrorCode::CLUSTER_NOT_AVAILABLE,
+        ErrorCode::CLUSTER_NOT_LEADER,
+    ];
+    passing.contains(&cause.error_code())
 }
 
 impl Error {
@@ -97,6 +110,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Missing { .. } | Self::Unavailable { .. } => 69,
+            Self::Refused { cause, .. } if may_pass(cause) => 69,
             Self::Unsafe { .. } | Self::Refused { .. } => 78,
         }
     }
@@ -216,4 +230,21 @@ fn checked(found: &api::StreamInfo, need: &StreamNeed) -> Result<StreamFacts, Er
         bytes_max: limit(config.max_bytes),
         replicas: config.num_replicas,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(err_code: u64) -> Error {
+        let cause = serde_json::json!({ "code": 400, "err_code": err_code, "description": "no" });
+        let cause = serde_json::from_value(cause).expect("an error of the broker's API");
+        Error::Refused { stream: "FED_INBOX".to_owned(), cause }
+    }
+
+    #[test]
+    fn a_cluster_that_is_starting_is_asked_again_and_a_stream_in_the_way_is_not() {
+        assert_eq!(refused(ErrorCode::CLUSTER_NO_PEERS.0).exit_code(), 69);
+        assert_eq!(refused(ErrorCode::STREAM_SUBJECT_OVERLAP.0).exit_code(), 78);
+    }
 }

@@ -120,10 +120,15 @@ pub fn help(service: &Service) -> String {
     text.push_str("Sizes: 1048576, 64KiB, 1MiB. Times: 5s, 200ms, 10m; a plain number is seconds.\n");
     for group in service.variables {
         text.push('\n');
-        for variable in *group {
-            describe(&mut text, variable);
-        }
+        text.push_str(&described(*group));
     }
+    text
+}
+
+/// Variables as `--help` lists them.
+pub fn described<'v>(variables: impl IntoIterator<Item = &'v Variable>) -> String {
+    let mut text = String::new();
+    variables.into_iter().for_each(|variable| describe(&mut text, variable));
     text
 }
 

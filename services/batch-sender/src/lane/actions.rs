@@ -14,6 +14,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use super::owner::{Owner, Posted, Released};
 use super::reports::Report;
 use crate::link::Ended;
+use crate::ownership::NOT_RENEWED;
 use crate::park;
 
 impl Owner {
@@ -36,8 +37,8 @@ impl Owner {
     fn stop(&mut self, reason: StopReason) {
         let released = match reason {
             StopReason::Drained => self.drained(),
-            StopReason::LeaseLost => Released::LeaseLost("it could not be renewed in time".to_owned()),
-            StopReason::StaleEpoch { known } => Released::Stale { known, proven: self.proven },
+            StopReason::LeaseLost => self.lost(NOT_RENEWED.to_owned()),
+            StopReason::StaleEpoch { known } => Released::Stale { known, proven: self.proven, floor: self.floor() },
         };
         self.released.get_or_insert(released);
     }

@@ -57,19 +57,19 @@ pub async fn carry(shared: Arc<Shared>, lane: Lane, created: Created, leave: Can
                 tracing::warn!(%lane, %epoch, why, "the lane is let go, and starts again under a new epoch");
                 return ownership.release().await; // the next discovery starts it again
             }
-            Released::LeaseLost(why) => {
-                tracing::error!(%lane, %epoch, why, "the lease is lost: this owner posts nothing more");
+            Released::LeaseLost { why, floor } => {
+                tracing::error!(%lane, %epoch, seq = floor.0, why, "the lease is lost: this owner posts nothing more");
                 return;
             }
             Released::Moved { from: before } => {
                 from = Some(before);
                 Epoch(0)
             }
-            Released::Stale { known, proven } => {
+            Released::Stale { known, proven, floor } => {
                 if proven {
                     stale_pause = Duration::ZERO;
                 }
-                tracing::warn!(%lane, %epoch, %known, again_s = stale_pause.as_secs(), "stale epoch: a higher one is taken");
+                tracing::warn!(%lane, %epoch, seq = floor.0, %known, again_s = stale_pause.as_secs(), "stale epoch: a higher one is taken");
                 let why = format!("the far side knows epoch {known}: does another site feed this lane?");
                 shared.registry.update(&lane, |view| view.trouble = (!stale_pause.is_zero()).then_some(why));
                 tokio::select! {

@@ -41,10 +41,10 @@ pub(super) enum Released {
     Anew(String),
     /// Its batches are to go elsewhere; they went here.
     Moved { from: String },
-    /// It is somebody else's, or may be.
-    LeaseLost(String),
+    /// It is somebody else's, or may be; settled up to there.
+    LeaseLost { why: String, floor: Seq },
     /// The far side knows a later owner. `proven`: this one had outcomes before.
-    Stale { known: Epoch, proven: bool },
+    Stale { known: Epoch, proven: bool, floor: Seq },
 }
 
 /// A POST in flight, as far as the shell is concerned.
@@ -203,6 +203,15 @@ impl Owner {
         if self.moving { Released::Moved { from: self.link.url().to_owned() } } else { Released::Done }
     }
 
+    pub(super) fn lost(&self, why: String) -> Released {
+        Released::LeaseLost { why, floor: self.floor() }
+    }
+
+    /// Everything up to here is settled; 0 where nothing was read yet.
+    pub(super) fn floor(&self) -> Seq {
+        self.window.as_ref().map_or(Seq(0), SendWindow::floor)
+    }
+
     fn drain(&mut self) {
         match &mut self.window {
             Some(window) => window.handle(self.shared.now(), Event::Drain),
@@ -215,10 +224,8 @@ impl Owner {
         let until = match held {
             ownership::Held::Until(until) => self.shared.moment(until),
             ownership::Held::Lost(why) => {
-                self.trouble.failed(self.epoch.0, why.clone());
-                if self.window.is_none() {
-                    self.released = Some(Released::LeaseLost(why));
-                }
+                let lost = self.lost(why); // before the window says that it could not be renewed
+                self.released.get_or_insert(lost);
                 Moment(0)
             }
         };
@@ -293,7 +300,12 @@ impl Owner {
         let Some(window) = &self.window else { return };
         self.share.set(window.bytes());
         let oldest = self.held.head().and_then(|held| held.received_at).map(fedstream_wire::rfc3339);
-        let stands = window.standing().map(|standing| self.in_words(standing));
+        let drains = || match self.moving {
+            _ if !window.is_draining() => None,
+            true => Some("it drains, to go to another receiver".to_owned()),
+            false => Some("it drains, to be given back".to_owned()),
+        };
+        let stands = window.standing().map(|standing| self.in_words(standing)).or_else(drains);
         self.shared.registry.update(&self.lane, |view| {
             (view.floor, view.held, view.failures) = (window.floor().0, window.len(), window.failures());
             (view.in_flight, view.posts, view.oldest) = (window.in_flight(), window.posts(), oldest);
@@ -309,9 +321,11 @@ impl Owner {
                 format!("{most} refusals in a row: single activities are tried (a wrong override or a firewall?)")
             }
             Standing::ParkingTheHead(seq) => format!("sequence {seq} is being parked"),
-            Standing::BackingOff { until, failures } => {
+            Standing::BackingOff { until, .. } => {
                 let left = self.shared.instant(until).saturating_duration_since(Instant::now());
-                format!("{failures} failures in a row: tried again in {} s", left.as_secs())
+                let when = if left.is_zero() { "now".to_owned() } else { format!("in {} s", left.as_secs()) };
+                // The window counts failures no further than its longest pause.
+                format!("it fails for {} s now, and is tried again {when}", self.trouble.lasts().as_secs())
             }
             Standing::AskingForTheGate => "the batch-receiver has not answered yet".to_owned(),
         }

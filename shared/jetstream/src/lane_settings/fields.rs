@@ -162,11 +162,9 @@ impl LaneSettings {
         if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
     }
 
-    /// These settings where they say something, else those of `default`. A former address of the default's is of its own
-    /// new address: it says nothing of a lane that has either of its own.
+    /// These settings where they say something, else those of `default`.
     #[must_use]
     pub fn over(&self, default: &Self) -> Self {
-        let moved = if self.batch_url.is_some() || self.batch_url_before.is_some() { self } else { default };
         Self {
             batch_items: self.batch_items.or(default.batch_items),
             batch_bytes: self.batch_bytes.or(default.batch_bytes),
@@ -180,8 +178,8 @@ impl LaneSettings {
             paused: self.paused.or(default.paused),
             park: self.park, // a sequence is one lane's
             batch_url: self.batch_url.clone().or_else(|| default.batch_url.clone()),
-            batch_url_before: moved.batch_url_before.clone(),
-            batch_url_forced: self.batch_url_forced.or(moved.batch_url_forced),
+            batch_url_before: self.batch_url_before.clone(), // each lane closes its own
+            batch_url_forced: self.batch_url_forced.or(default.batch_url_forced),
             max_batch: self.max_batch.or(default.max_batch),
             max_expires_s: self.max_expires_s.or(default.max_expires_s),
         }
@@ -362,18 +360,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lanes_own_settings_go_before_the_defaults_and_the_addresses_go_together() {
+    fn a_lanes_own_settings_go_before_the_defaults_and_a_former_address_is_its_own() {
         let read = |json: &str| LaneSettings::read(json.as_bytes()).expect(json);
-        let default = read(
-            r#"{"batch_items":10,"paused":true,"batch_url":"https://a.example/","batch_url_before":"https://b.example/"}"#,
-        );
-        assert_eq!(
-            read(r#"{"paused":false,"park":3}"#).over(&default),
-            read(
-                r#"{"batch_items":10,"paused":false,"park":3,
-                "batch_url":"https://a.example/","batch_url_before":"https://b.example/"}"#
-            )
-        );
+        let default = read(r#"{"batch_items":10,"paused":true,"batch_url":"https://a.example/"}"#);
+        let own = read(r#"{"paused":false,"park":3,"batch_url_before":"https://b.example/"}"#);
+        let both = r#"{"batch_items":10,"paused":false,"park":3,
+            "batch_url":"https://a.example/","batch_url_before":"https://b.example/"}"#;
+        assert_eq!(own.over(&default), read(both), "on its way to the default's new address");
         let other = read(r#"{"batch_url":"https://c.example/"}"#).over(&default);
         assert_eq!((other.batch_url.as_deref(), other.batch_url_before), (Some("https://c.example/"), None));
     }

@@ -38,11 +38,14 @@ impl Key {
     /// Refuses what can't be set for all lanes at once.
     fn check(&self, settings: &LaneSettings) -> Result<(), Faults> {
         settings.check()?;
-        if *self == Self::Default && settings.park.is_some() {
-            let reason = "a sequence is one lane's: not in the default".to_owned();
-            return Err(Faults(vec![Fault { field: "park".to_owned(), reason }]));
+        let of_one_lane = [
+            ("park", settings.park.is_some(), "a sequence is one lane's: not in the default"),
+            ("batch_url_before", settings.batch_url_before.is_some(), "each lane closes its own: not in the default"),
+        ];
+        match of_one_lane.into_iter().find(|(_, is_set, _)| *self == Self::Default && *is_set) {
+            Some((field, _, why)) => Err(Faults(vec![Fault { field: field.to_owned(), reason: why.to_owned() }])),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn read(&self, json: &[u8]) -> Result<LaneSettings, Faults> {
@@ -84,8 +87,10 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_to_park_is_refused_in_the_default() {
-        let settings = LaneSettings::read(br#"{"park":3}"#).expect("fine in itself");
-        assert_eq!(Key::Default.check(&settings).expect_err("no lane").0[0].field, "park");
+    fn what_is_one_lanes_is_refused_in_the_default() {
+        for (field, json) in [("park", r#"{"park":3}"#), ("batch_url_before", r#"{"batch_url_before":"http://a/"}"#)] {
+            let settings = LaneSettings::read(json.as_bytes()).expect("fine in itself");
+            assert_eq!(Key::Default.check(&settings).expect_err("no lane").0[0].field, field);
+        }
     }
 }

@@ -18,6 +18,7 @@
 //! epochs keep the lower one out.
 
 mod entry;
+mod holders;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::definitions::Definition;
 use crate::{Broker, definitions, streams};
 
 pub(crate) use entry::{Entry, next_epoch, now_text, unix_ms};
+pub use holders::holders;
 
 /// Each lost race means that somebody else won one, so this many in a row is not contention.
 const RACES_MAX: u32 = 64;

@@ -54,6 +54,19 @@ pub async fn list(broker: &Broker, filter: &Filter, from: Seq, limit: usize) -> 
     Ok(page)
 }
 
+/// A copy with all that it carries; none where there is no such message, or one that is no inbound lane's.
+///
+/// # Errors
+/// The broker does not answer.
+pub async fn read(broker: &Broker, seq: Seq) -> Result<Option<ParkedMessage>, Error> {
+    if !broker.connected() {
+        return Err(Error::Unavailable("there is no connection to the broker".to_owned()));
+    }
+    let found = api::message(broker, &definitions::parked().name, seq.0, None).await;
+    let found = found.map_err(|error| Error::Unavailable(error.to_string()))?;
+    Ok(found.and_then(ParkedMessage::read))
+}
+
 /// The first message of the subject from `at` on: its sequence, and the copy where it is one.
 async fn next(broker: &Broker, at: Seq, subject: &str) -> Result<Option<(Seq, Option<ParkedMessage>)>, Error> {
     if !broker.connected() {

@@ -13,7 +13,7 @@ use fedstream_wire::stored::header as stored;
 
 use crate::{Headers, api};
 
-pub use list::{Filter, LIST_MAX, Page, list};
+pub use list::{Filter, LIST_MAX, Page, list, read};
 pub use redrive::{Error as RedriveError, Redriven, redrive};
 
 /// Headers that a copy has beside those of the original.
@@ -24,6 +24,10 @@ pub mod header {
     pub const AT: &str = "Fed-Parked-At";
     /// How often it was posted.
     pub const ATTEMPTS: &str = "Fed-Parked-Attempts";
+    /// When first, RFC 3339.
+    pub const FIRST_ATTEMPT: &str = "Fed-Parked-First-Attempt";
+    /// When last, RFC 3339.
+    pub const LAST_ATTEMPT: &str = "Fed-Parked-Last-Attempt";
     /// Its sequence in the lane's stream.
     pub const SEQUENCE: &str = "Fed-Parked-Sequence";
     /// The original's `Nats-Msg-Id`.
