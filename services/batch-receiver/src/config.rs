@@ -4,6 +4,7 @@
 //! credential has to be said in so many words.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use envconfig::Envconfig;
@@ -38,7 +39,7 @@ pub static SERVICE: Service = Service {
     variables: &[&VARIABLES, &client_addr::VARIABLES, &common::variables("127.0.0.1:9092")],
 };
 
-static VARIABLES: [Variable; 23] = [
+static VARIABLES: [Variable; 25] = [
     Variable::new::<SocketAddr>("FED_LISTEN", "127.0.0.1:8081", "address for batches").default("127.0.0.1:8081"),
     Variable::new::<UrlPath>("FED_BATCH_PATH", "/batch", "path for batches").default("/batch"),
     Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "what senders put behind \"Authorization: Bearer\"")
@@ -63,6 +64,12 @@ static VARIABLES: [Variable; 23] = [
         "OVERRIDE_DESTINATION_DOMAIN",
         "lemmy:8536",
         "where the instance is reached; unset: at the activity's Host",
+    )
+    .optional(),
+    Variable::new::<PathBuf>(
+        "OVERRIDE_DESTINATION_CA_FILE",
+        "/etc/fedstream/instance-ca.pem",
+        "certificate authorities (PEM) that the instance's certificate must come from, instead of the system's",
     )
     .optional(),
     Variable::new::<Profile>(
@@ -100,7 +107,14 @@ static VARIABLES: [Variable; 23] = [
         "a sign of life is sent after this long without an outcome; at most 20s",
     )
     .default("10s"),
-    Variable::new::<Span>("FED_WAIT_MAX", "20s", "how long a batch waits for an earlier one").default("20s"),
+    Variable::new::<Span>("FED_WAIT_MAX", "20s", "how long a batch waits for an earlier one of its lane").default("20s"),
+    Variable::new::<Span>(
+        "FED_V1_BATCH_TIME",
+        "3m",
+        "after this long nothing more of a v1 batch is begun; its answer comes at the end, one FED_DELIVERY_TIMEOUT later \
+         at most",
+    )
+    .default("3m"),
     Variable::new::<Count>("FED_CONNECTIONS_MAX", "1024", "open connections").default("1024"),
     Variable::new::<Count>("FED_BATCHES_MAX", "1024", "batches that are here at once; a lane has a few")
         .default("1024"),
@@ -143,6 +157,9 @@ pub struct Config {
     /// Where the instance is reached, if not at the activity's Host.
     #[envconfig(from = "OVERRIDE_DESTINATION_DOMAIN")]
     pub domain: Option<Authority>,
+    /// Certificate authorities for it.
+    #[envconfig(from = "OVERRIDE_DESTINATION_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
     /// How a refusal is read where a batch names no profile.
     #[envconfig(from = "FED_PROFILE")]
     pub profile: Profile,
@@ -173,6 +190,9 @@ pub struct Config {
     /// How long a batch waits for an earlier one.
     #[envconfig(from = "FED_WAIT_MAX")]
     pub wait_max: Span,
+    /// Time for a v1 batch, from its arrival to the beginning of its last activity.
+    #[envconfig(from = "FED_V1_BATCH_TIME")]
+    pub v1_batch_time: Span,
     /// Open connections.
     #[envconfig(from = "FED_CONNECTIONS_MAX")]
     pub connections_max: Count,
@@ -265,6 +285,7 @@ impl Check for Config {
             ("FED_BODY_TIMEOUT", self.body_timeout),
             ("FED_DELIVERY_TIMEOUT", self.delivery_timeout),
             ("FED_SILENCE", self.silence),
+            ("FED_V1_BATCH_TIME", self.v1_batch_time),
         ] {
             if span.get().is_zero() {
                 return Err(ConfigError::new(name, "must be above zero"));

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use crate::feeders::Feeding;
 use crate::lane_gate::AtInstance;
 use crate::parcel::Parcel;
 use crate::replay::Replay;
@@ -46,6 +47,9 @@ pub struct Deliveries {
     /// one buffer.
     #[expect(dead_code, reason = "kept, never read")]
     pub place: Arc<Place>,
+    /// That the lane is fed by batches of this format, for as long.
+    #[expect(dead_code, reason = "kept, never read")]
+    pub feeding: Arc<Feeding>,
 }
 
 /// What became of one.
@@ -65,15 +69,15 @@ impl Deliveries {
         let task = async move {
             let (lane, seq, epoch, gate, msg_id) = (&this.lane, parcel.seq, this.epoch.0, this.gate, &parcel.msg_id);
             tracing::debug!(%lane, seq = seq.0, epoch, %gate, %msg_id, "delivery begun");
+            let began = this.witness.as_ref().map(|witness| witness.begins());
             let verdict = this.replay.deliver(&this.address, this.profile, &parcel).await;
             let (outcome, status) = (verdict.name(), verdict.status());
             tracing::debug!(%lane, seq = seq.0, epoch, %gate, %msg_id, outcome, status, "delivery ended");
             this.tell(&parcel, &verdict);
             // Before the next one begins: what is heard of it counts as later.
-            let alive = this
-                .witness
-                .as_ref()
-                .is_some_and(|witness| witness.heard(&lane.source, seq, msg_id, &verdict, &this.address));
+            let alive = this.witness.as_ref().zip(began).is_some_and(|(witness, began)| {
+                witness.heard(began, &lane.source, seq, msg_id, &verdict, &this.address)
+            });
             at_instance.finish(&verdict);
             Ended { verdict, alive }
         };
@@ -134,7 +138,7 @@ impl Deliveries {
 }
 
 /// The span's name: of few kinds, so that traces can be grouped by it. Whose inbox it is, is in `url.path`.
-fn name(path: &str) -> String {
+pub fn name(path: &str) -> String {
     match path.rsplit_once('/') {
         Some(("", _)) | None => format!("POST {path}"),
         Some((_, last)) => format!("POST */{last}"),
@@ -142,7 +146,7 @@ fn name(path: &str) -> String {
 }
 
 /// Why a copy of it will be parked.
-fn not_taken(outcome: Final) -> &'static str {
+pub fn not_taken(outcome: Final) -> &'static str {
     match outcome {
         Final::Expired => "the instance no longer takes the signature",
         Final::Unprocessed => "the instance gave up in the middle of the activity",
@@ -151,7 +155,7 @@ fn not_taken(outcome: Final) -> &'static str {
 }
 
 /// Enough of an answer for a log line; the whole goes to the sender, which parks it.
-fn beginning(body: &str) -> String {
+pub fn beginning(body: &str) -> String {
     body.chars().take(200).collect()
 }
 
@@ -204,6 +208,7 @@ mod tests {
             witness: None,
             batch: tracing::info_span!("batch"),
             place: Arc::new(place),
+            feeding: Arc::new(Feeding::of_no_lane()),
         }
     }
 

@@ -1,23 +1,26 @@
-//! `POST /batch`, version 2: what is decided before the 200, in this order, and the stream of lines after it.
+//! `POST /batch`: what is decided before the 200, in this order, and the stream of lines after it. A batch of the
+//! existing batcher's format comes the same way, told by its Content-Type, and goes on in [`v1`].
 //!
 //! | case | answer |
 //! |---|---|
-//! | method other than POST | 405 + Allow |
+//! | method other than POST | 405 + Allow, and Accept-Post: which formats are taken, best first |
 //! | client address not allowed | 503 |
 //! | credential wrong or missing | 401 |
-//! | Content-Type not `application/cbor-seq`; an unknown Content-Encoding | 415 |
+//! | Content-Type neither `application/cbor-seq` nor `application/json`; an unknown Content-Encoding | 415 + Accept-Post |
 //! | stopping, or no room for another batch | 503 `overloaded` + Retry-After |
 //! | body over the limit as sent or inflated, or too slow | 413, 408 |
 //! | not a batch, or not of version 2 | 400, names item and field |
 //! | destination, Host or path not on the lists | 403, names the entry to add |
 //! | an activity that can't be replayed byte for byte | 400 |
-//! | meant for another life of this receiver; an owner replaced; another site | 409 |
+//! | meant for another life of this receiver; an owner replaced; another site; a lane that v1 batches feed | 409 |
 //! | a lane too many | 503 |
 //!
 //! A refused batch is read away first, within bounds, so that its sender hears why: see [`body`].
 //!
 //! Never 200 for a batch of which a part was not understood or not allowed. Every answer says which life of the
 //! receiver gave it.
+
+mod v1;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +37,7 @@ use fedstream_service::http_server::Peer;
 use fedstream_service::problem::Problem;
 use fedstream_service::refused;
 use fedstream_wire::encoding::{self, Encoding};
+use fedstream_wire::protocol::{ACCEPT_POST, ACCEPT_POST_HEADER, Protocol};
 use fedstream_wire::v2::{self, ANSWER_CONTENT_TYPE, Batch, GATE_HEADER, Line, RefusalKind};
 use futures::StreamExt;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
@@ -50,6 +54,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::credential::Credential;
 use crate::delivery::Deliveries;
+use crate::feeders::{Feeders, QUIET};
 use crate::gates::{self, Gates};
 use crate::replay::Replay;
 use crate::room::{Full, Place, Room};
@@ -84,6 +89,7 @@ pub struct Endpoint {
     rules: Rules,
     room: Room,
     gates: Gates,
+    feeders: Arc<Feeders>,
     replay: Arc<Replay>,
     witnesses: Witnesses,
     /// For a batch that names none.
@@ -103,6 +109,8 @@ struct Limits {
     items: usize,
     body_timeout: Duration,
     silence: Duration,
+    wait_max: Duration,
+    v1_batch_time: Duration,
 }
 
 /// A refusal; boxed, since it is the rare case.
@@ -121,6 +129,7 @@ impl Endpoint {
             rules,
             room: Room::new(config.batches_max.get(), config.inflight_bytes.get()),
             gates: Gates::new(config.gate_limits(), config.lanes_max.get()),
+            feeders: Arc::new(Feeders::new(config.lanes_max.get(), QUIET)),
             replay,
             witnesses,
             profile: config.profile,
@@ -131,6 +140,8 @@ impl Endpoint {
                 items: config.batch_items_max.get(),
                 body_timeout: config.body_timeout.get(),
                 silence: config.silence.get(),
+                wait_max: config.wait_max.get(),
+                v1_batch_time: config.v1_batch_time.get(),
             },
             strangers: Strangers::default(),
             tasks,
@@ -147,7 +158,9 @@ impl Endpoint {
     /// What is known of each lane, for the admin page.
     #[must_use]
     pub fn lanes_page(&self) -> serde_json::Value {
-        self.gates.page(|lane| self.witnesses.faulty_head(lane))
+        let mut page = self.gates.page(|lane| self.witnesses.faulty_head(lane));
+        page["feeders"] = self.feeders.page();
+        page
     }
 
     /// What is under way, waited for at shutdown.
@@ -235,14 +248,17 @@ impl Endpoint {
         Ok(())
     }
 
-    async fn decide(&self, request: &Parts, body: &mut Body, span: &Span) -> Result<Response, Refused> {
-        let encoding = check_type(&request.headers)?;
+    async fn decide(self: &Arc<Self>, request: &Parts, body: &mut Body, span: &Span) -> Result<Response, Refused> {
+        let (protocol, encoding) = check_type(&request.headers)?;
         if self.stopping.is_cancelled() {
             return Err(overloaded("this receiver stops", COME_BACK));
         }
         let mut place = self.room.place().map_err(no_room)?;
         let sent = self.receive(&request.headers, body, &mut place).await?;
         let (whole, place) = self.inflate(encoding, sent, place).await?;
+        if protocol == Protocol::V1 {
+            return self.take_v1(whole, place, span).await;
+        }
         let batch = Batch::decode(&whole, self.limits.items).map_err(malformed)?;
         self.begin(batch, place, span)
     }
@@ -323,6 +339,7 @@ impl Endpoint {
         if admitted.adopted {
             tracing::info!(lane = %header.lane, epoch = header.epoch.0, origin = %header.origin, floor = header.floor.0, "a new owner of the lane");
         }
+        let feeding = self.feeders.enter(&header.lane, Protocol::V2).map_err(v1::not_fed)?;
         let (sender, receiver) = mpsc::channel(LINES_WAITING_MAX);
         let visit = BatchVisit {
             gate: admitted.gate,
@@ -337,6 +354,7 @@ impl Endpoint {
                 profile,
                 batch: span.clone(),
                 place: Arc::new(place),
+                feeding: Arc::new(feeding),
             },
             clock: self.clock,
             stopping: self.stopping.clone(),
@@ -347,10 +365,12 @@ impl Endpoint {
         Ok(streaming(receiver))
     }
 
-    /// A refusal in the log. A new gate is how every sender begins, and no news.
+    /// A refusal in the log. A new gate is how every sender begins, and a GET how one asks which formats are taken: no news.
     fn tell(&self, problem: &Problem, is_stranger: bool) {
         let (status, kind, detail) = (problem.status.as_u16(), problem.kind, &problem.detail);
-        let left_out = if is_stranger {
+        let left_out = if problem.status == StatusCode::METHOD_NOT_ALLOWED {
+            None
+        } else if is_stranger {
             self.strangers.refused(kind, Instant::now())
         } else {
             (kind != RefusalKind::NewGate.as_str()).then_some(0)
@@ -370,6 +390,11 @@ async fn refusal(mut problem: Problem, headers: &HeaderMap, mut body: Body, most
     problem.close = status == StatusCode::REQUEST_TIMEOUT
         || !refused::discard(&mut body, refused::waits_to_be_asked(headers), most, DISCARD_TIMEOUT).await;
     let mut response = problem.into_response();
+    if matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::UNSUPPORTED_MEDIA_TYPE) {
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static(ACCEPT_POST_HEADER), HeaderValue::from_static(ACCEPT_POST));
+    }
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
@@ -391,22 +416,31 @@ fn streaming(lines: mpsc::Receiver<Line>) -> Response {
     response
 }
 
-/// The type must be ours; says how the body is encoded.
-fn check_type(headers: &HeaderMap) -> Result<Encoding, Refused> {
+/// The type must be that of a batch; says of which format, and how the body is encoded.
+fn check_type(headers: &HeaderMap) -> Result<(Protocol, Encoding), Refused> {
     let text = |name| headers.get(name).map_or("", |value: &HeaderValue| value.to_str().unwrap_or("?"));
     let unsupported =
-        |detail: String| Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail).into());
+        |detail: String| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail).into();
+    // Parameters change nothing: JSON is UTF-8, whatever a charset says (RFC 8259, section 8.1).
     let essence = text(CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case(v2::CONTENT_TYPE) {
-        return unsupported(format!("{essence:?} is not accepted here; {} is", v2::CONTENT_TYPE));
-    }
+    let is = |wanted: &str| essence.eq_ignore_ascii_case(wanted);
+    let protocol = if is(v2::CONTENT_TYPE) {
+        Protocol::V2
+    } else if is(fedstream_wire::v1::CONTENT_TYPE) {
+        Protocol::V1
+    } else {
+        return Err(unsupported(format!("{essence:?} is not accepted here; {ACCEPT_POST} are")));
+    };
     if headers.get_all(CONTENT_ENCODING).iter().count() > 1 {
-        return unsupported("more than one Content-Encoding".to_owned());
+        return Err(unsupported("more than one Content-Encoding".to_owned()));
     }
     let name = text(CONTENT_ENCODING);
-    name.parse().or_else(|_| {
-        unsupported(format!("Content-Encoding {name:?} is not accepted here; zstd, gzip and identity are"))
-    })
+    match name.parse() {
+        Ok(encoding) => Ok((protocol, encoding)),
+        Err(_) => {
+            Err(unsupported(format!("Content-Encoding {name:?} is not accepted here; zstd, gzip and identity are")))
+        }
+    }
 }
 
 fn problem(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Problem {

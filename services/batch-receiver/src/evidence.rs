@@ -3,9 +3,11 @@
 //!
 //! ```text
 //!   head of lane A   500 ─────────────────── 500          alive, if in between
-//!   lane B                  delivered                      another lane had a final outcome,
-//!   probe             begun ──────── 200                   or a probe begun after the first answered 200
+//!   lane B            begun ──── delivered                 another lane had a final outcome,
+//!   probe             begun ──────── 200                   or a probe 200: begun after the first, ended before the second
 //! ```
+//!
+//! What had begun before the first is no evidence: it was at the instance when that went away, and came through.
 //!
 //! The lane's own outcomes are no evidence: nothing of it goes on before the head does. An instance that is away gives
 //! none either, so that an outage never parks.
@@ -22,7 +24,7 @@ use fedstream_lane::{InstanceName, MsgId, Seq};
 pub struct Evidence {
     /// The number of the last event.
     now: u64,
-    /// The last final outcome of each of the two lanes that had one last: without one's own, one is left.
+    /// When what had its final outcome began, of the two lanes that had one last: without one's own, one is left.
     finals: [Option<(InstanceName, u64)>; 2],
     /// When the last probe that was answered began.
     answered: u64,
@@ -60,12 +62,16 @@ enum Probing {
 }
 
 impl Evidence {
-    /// An item of the lane had its final outcome from the instance: its head is another one now.
-    pub fn settled(&mut self, source: &InstanceName) {
-        let now = self.next();
+    /// An item goes to the instance. The number is for [`Evidence::settled`].
+    pub fn begins(&mut self) -> u64 {
+        self.next()
+    }
+
+    /// An item of the lane that began then had its final outcome from the instance: the lane's head is another one now.
+    pub fn settled(&mut self, source: &InstanceName, began: u64) {
         self.heads.remove(source);
         let other = self.finals.iter().flatten().find(|(lane, _)| lane != source).cloned();
-        self.finals = [Some((source.clone(), now)), other];
+        self.finals = [Some((source.clone(), began)), other];
     }
 
     /// An attempt at the lane's head failed; `fault` says that the instance answered 500 or 501. For a fault: since the
@@ -129,7 +135,7 @@ impl Evidence {
 
     fn answered_since(&self, source: &InstanceName, since: u64) -> bool {
         let others = self.finals.iter().flatten().filter(|(lane, _)| lane != source);
-        self.answered > since || others.map(|(_, at)| *at).any(|at| at > since)
+        self.answered > since || others.map(|(_, began)| *began).any(|began| began > since)
     }
 
     fn next(&mut self) -> u64 {
@@ -144,6 +150,12 @@ mod tests {
 
     fn lane(letter: &str) -> InstanceName {
         format!("{letter}.example").parse().expect("name")
+    }
+
+    /// The instance takes an activity of this lane.
+    fn settle(evidence: &mut Evidence, letter: &str) {
+        let began = evidence.begins();
+        evidence.settled(&lane(letter), began);
     }
 
     /// The instance answers 500 to this activity of lane a.
@@ -174,22 +186,31 @@ mod tests {
     #[test]
     fn another_lanes_outcome_between_two_attempts_is_evidence_once() {
         let mut evidence = Evidence::default();
-        evidence.settled(&lane("b"));
+        settle(&mut evidence, "b");
         assert!(!fault(&mut evidence, 7), "before the first attempt says nothing");
         assert!(!fault(&mut evidence, 7), "nor on the second one");
-        evidence.settled(&lane("b"));
+        settle(&mut evidence, "b");
         assert!(evidence.faulty_head(&lane("a")).expect("a head").alive);
         assert!(fault(&mut evidence, 7));
         assert!(!fault(&mut evidence, 7), "since this attempt nothing was heard");
     }
 
     #[test]
+    fn what_was_at_the_instance_before_it_went_away_is_no_evidence() {
+        let mut evidence = Evidence::default();
+        let began = evidence.begins();
+        assert!(!fault(&mut evidence, 7));
+        evidence.settled(&lane("b"), began);
+        assert!(!fault(&mut evidence, 7), "it was let in before the first fault");
+    }
+
+    #[test]
     fn the_other_lane_counts_however_busy_the_own_one_was() {
         let mut evidence = Evidence::default();
         fault(&mut evidence, 7);
-        evidence.settled(&lane("b"));
-        evidence.settled(&lane("c"));
-        evidence.settled(&lane("c"));
+        settle(&mut evidence, "b");
+        settle(&mut evidence, "c");
+        settle(&mut evidence, "c");
         assert!(fault(&mut evidence, 7));
     }
 
@@ -197,10 +218,10 @@ mod tests {
     fn the_lanes_own_outcome_is_no_evidence_and_ends_the_head() {
         let mut evidence = Evidence::default();
         fault(&mut evidence, 7);
-        evidence.settled(&lane("a"));
+        settle(&mut evidence, "a");
         assert_eq!(evidence.faulty_head(&lane("a")), None);
         assert!(!fault(&mut evidence, 9));
-        evidence.settled(&lane("a"));
+        settle(&mut evidence, "a");
         assert!(!fault(&mut evidence, 9), "its own lane's outcome again");
     }
 
@@ -220,10 +241,10 @@ mod tests {
     fn another_activity_begins_anew_even_under_a_known_sequence() {
         let mut evidence = Evidence::default();
         fault(&mut evidence, 7);
-        evidence.settled(&lane("b"));
+        settle(&mut evidence, "b");
         assert!(!evidence.failed(&lane("a"), Seq(7), &MsgId::new("another"), true));
         assert_eq!(evidence.faulty_head(&lane("a")).map(|head| head.attempts), Some(1));
-        evidence.settled(&lane("b"));
+        settle(&mut evidence, "b");
         assert!(!fault(&mut evidence, 8));
         assert_eq!(evidence.heads.len(), 1, "one entry a lane");
     }
@@ -234,7 +255,7 @@ mod tests {
         assert!(!failure(&mut evidence, 7));
         assert_eq!(evidence.faulty_head(&lane("a")), None);
         fault(&mut evidence, 7);
-        evidence.settled(&lane("b"));
+        settle(&mut evidence, "b");
         assert!(!failure(&mut evidence, 7), "alive is said of faults only");
         assert!(!fault(&mut evidence, 7), "the instance went away after the other lane's outcome");
         assert_eq!(evidence.faulty_head(&lane("a")).map(|head| head.attempts), Some(2));

@@ -10,6 +10,9 @@
 //!                                                witness, evidence ◀── is it the activity or the instance?
 //! ```
 //!
+//! Batches of the existing batcher's format (`v1`) come in at the same door, go the same way to the instance, and are
+//! answered at the end; `feeders` keeps the two formats of one lane apart.
+//!
 //! It keeps no state beyond its memory: a restart is a new life of its gates, and what was sent to the old one is
 //! void. It knows no broker.
 
@@ -20,14 +23,15 @@ mod credential;
 mod delivery;
 mod endpoint;
 mod evidence;
+mod feeders;
 mod gates;
 mod lane_gate;
 mod parcel;
-mod profile;
 mod replay;
 mod room;
 mod rules;
 mod strangers;
+mod v1;
 mod verdict;
 mod visit;
 mod witness;

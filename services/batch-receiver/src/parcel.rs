@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue};
 
 /// Of the connection, not of the activity: the front door doesn't store them, and replayed they would say something
 /// wrong about where this request ends.
-const NEVER_REPLAYED: [&str; 8] =
+pub const NEVER_REPLAYED: [&str; 8] =
     ["connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
 /// What is kept of an activity's id, bytes: the inbox-receiver stores no more either.

@@ -8,6 +8,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -16,13 +17,16 @@ use fedstream_service::config::Scheme;
 use fedstream_service::config::Span;
 use http::header::{ACCEPT, HOST, RETRY_AFTER, USER_AGENT};
 use http::uri::{Authority, PathAndQuery};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Config;
@@ -58,6 +62,30 @@ pub struct Replay {
     timeout: Duration,
 }
 
+/// What came of a request.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// What the answer means.
+    pub verdict: Verdict,
+    /// The answer itself, where there was one; its status is in the verdict.
+    pub answer: Option<Received>,
+}
+
+/// An instance's answer.
+#[derive(Debug)]
+pub struct Received {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// What was read of its body; none where that broke off.
+    pub body: Option<Bytes>,
+}
+
+impl Exchanged {
+    fn unanswered(cause: impl Into<String>) -> Self {
+        Self { verdict: Verdict::unanswered(cause), answer: None }
+    }
+}
+
 /// It can't be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -66,6 +94,14 @@ pub enum Error {
         "OVERRIDE_DESTINATION_PROTOCOL=https needs the system's certificate authorities (package ca-certificates): {0}"
     )]
     Authorities(#[source] std::io::Error),
+    /// Those that the operator names.
+    #[error("OVERRIDE_DESTINATION_CA_FILE={path}: {fault}", path = .path.display())]
+    AuthoritiesFile {
+        /// The file.
+        path: PathBuf,
+        /// Not readable, not PEM, or nothing in it.
+        fault: String,
+    },
     /// The TLS library has none of the protocol versions.
     #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
@@ -82,7 +118,7 @@ impl Replay {
         http.set_nodelay(true);
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(config.protocol)?)
+            .with_tls_config(tls(config)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
@@ -100,31 +136,41 @@ impl Replay {
 
     /// Takes one activity to the instance, whose refusals are read as `profile` says.
     pub async fn deliver(&self, address: &Authority, profile: Profile, parcel: &Parcel) -> Verdict {
+        self.exchange(address, profile, parcel).await.verdict
+    }
+
+    /// The same, with the instance's own answer beside what it means.
+    pub async fn exchange(&self, address: &Authority, profile: Profile, parcel: &Parcel) -> Exchanged {
         let request = match self.request(address, parcel) {
             Ok(request) => request,
-            Err(error) => return Verdict::unanswered(format!("no request can be made: {error}")),
+            Err(error) => return Exchanged::unanswered(format!("no request can be made: {error}")),
         };
         let deadline = Instant::now() + self.timeout;
         let response = match timeout_at(deadline, self.client.request(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Verdict::unanswered(cause(&error)),
-            Err(_) => return Verdict::unanswered(format!("the instance did not answer within {}", Span(self.timeout))),
+            Ok(Err(error)) => return Exchanged::unanswered(cause(&error)),
+            Err(_) => {
+                return Exchanged::unanswered(format!("the instance did not answer within {}", Span(self.timeout)));
+            }
         };
         let (status, retry_after) = (response.status().as_u16(), header(&response, &RETRY_AFTER));
         let now = SystemTime::now();
-        if let Some(decided) = verdict::by_head(status, retry_after.as_deref(), now) {
-            drop(timeout(UNNEEDED_BODY_TIMEOUT, read(response.into_body())).await);
-            return decided;
+        let (head, body) = response.into_parts();
+        if let Some(verdict) = verdict::by_head(status, retry_after.as_deref(), now) {
+            let body = timeout(UNNEEDED_BODY_TIMEOUT, read(body)).await.ok().and_then(Result::ok);
+            return Exchanged { verdict, answer: Some(Received { headers: head.headers, body }) };
         }
-        match within(deadline, read(response.into_body())).await {
-            Some(body) => verdict::by_body(profile, status, retry_after.as_deref(), &body, now),
+        let body = within(deadline, read(body)).await;
+        let verdict = match &body {
+            Some(body) => verdict::by_body(profile, status, retry_after.as_deref(), body, now),
             // A refusal is for good; half a reason is none.
             None => Verdict::Retry {
                 status: Some(status),
                 retry_after_s: None,
                 cause: format!("the instance answered {status}, but its answer broke off"),
             },
-        }
+        };
+        Exchanged { verdict, answer: Some(Received { headers: head.headers, body }) }
     }
 
     /// Does the instance answer 200 to a question that is about no activity? Asked as the deliveries are: the same way,
@@ -162,15 +208,27 @@ impl Replay {
     }
 }
 
-fn tls(protocol: Scheme) -> Result<rustls::ClientConfig, Error> {
+fn tls(config: &Config) -> Result<rustls::ClientConfig, Error> {
     let provider = rustls::crypto::ring::default_provider();
     let builder = rustls::ClientConfig::builder_with_provider(provider.into()).with_safe_default_protocol_versions()?;
-    let roots = match protocol {
-        Scheme::Https => builder.with_native_roots().map_err(Error::Authorities)?,
+    let roots = match (config.protocol, &config.ca_file) {
+        (_, Some(path)) => builder.with_root_certificates(authorities(path)?),
+        (Scheme::Https, None) => builder.with_native_roots().map_err(Error::Authorities)?,
         // Never asked; a machine without certificate authorities must not be a reason not to start.
-        Scheme::Http => builder.with_root_certificates(rustls::RootCertStore::empty()),
+        (Scheme::Http, None) => builder.with_root_certificates(RootCertStore::empty()),
     };
     Ok(roots.with_no_client_auth())
+}
+
+/// The certificates of OVERRIDE_DESTINATION_CA_FILE.
+fn authorities(path: &Path) -> Result<RootCertStore, Error> {
+    let fault = |fault: String| Error::AuthoritiesFile { path: path.to_owned(), fault };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))? {
+        let certificate = certificate.map_err(|error| fault(error.to_string()))?;
+        roots.add(certificate).map_err(|error| fault(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(fault("has no certificate in it".to_owned())) } else { Ok(roots) }
 }
 
 fn header(response: &Response<Incoming>, name: &http::HeaderName) -> Option<String> {

@@ -109,6 +109,20 @@ impl Rules {
         Ok(Allowed { address: address.clone(), parcels: parcels.collect::<Result<_, _>>()? })
     }
 
+    /// One activity for this destination as a request, and where it goes. `number` is its place in the batch.
+    ///
+    /// # Errors
+    /// The first thing that is not allowed.
+    pub fn check_one(
+        &self,
+        destination: &InstanceName,
+        number: usize,
+        item: BatchItem,
+    ) -> Result<(Authority, Parcel), Error> {
+        let address = self.destinations.get(destination).ok_or_else(|| Error::Destination(destination.clone()))?;
+        Ok((address.clone(), self.check_item(destination, number, item)?))
+    }
+
     fn check_item(&self, destination: &InstanceName, number: usize, item: BatchItem) -> Result<Parcel, Error> {
         let item_host = host(&item);
         if !matches!(&item_host, Ok(name) if name == destination) {

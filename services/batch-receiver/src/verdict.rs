@@ -12,8 +12,7 @@
 use std::time::{Duration, SystemTime};
 
 use fedstream_lane::{Answer, Final, Profile};
-
-use crate::profile::{self, Reading};
+use fedstream_wire::profile::{self, Reading};
 
 /// How much of the instance's answer a refusal keeps, bytes: enough for a reason, small enough for a line.
 const BODY_KEPT_BYTES: usize = 4096;

@@ -95,10 +95,16 @@ impl Witnesses {
 }
 
 impl Witness {
-    /// Takes note of what became of an item. For a fault: since this item's attempt before, is the instance known to
+    /// An item goes to the instance. The number is for [`Witness::heard`].
+    pub fn begins(&self) -> u64 {
+        self.evidence().begins()
+    }
+
+    /// Takes note of what became of an item that began then. For a fault: since this item's attempt before, is the instance known to
     /// have answered others? A fault is followed by a probe of the instance at `address`.
     pub fn heard(
         self: &Arc<Self>,
+        began: u64,
         source: &InstanceName,
         seq: Seq,
         msg_id: &MsgId,
@@ -107,7 +113,7 @@ impl Witness {
     ) -> bool {
         match verdict {
             Verdict::Final(_) => {
-                self.evidence().settled(source);
+                self.evidence().settled(source, began);
                 false
             }
             Verdict::Retry { .. } => {

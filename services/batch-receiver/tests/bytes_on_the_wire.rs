@@ -150,3 +150,33 @@ async fn an_endless_answer_is_read_to_its_limit_only() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn a_v1_activity_goes_out_as_its_front_door_got_it() -> Result<()> {
+    let (instance, address) = listener().await?;
+    let receiver = Receiver::start(address, &[]).await?;
+    // The body is `{"id":"` + C3 28 FF 00; `\udce9` is how Python writes the byte E9.
+    let json = r#"[{"time":"2024-06-30T23:47:56+02:00","activity_id":"1","host":"b.example","path":"/u/bob b/inbox","unknown":null,
+        "headers":[["User-Agent","Lemmy/0.19"],["HOST","B.Example:443"],["X-Repeated","1"],["Connection","close"],["Transfer-Encoding","chunked"],
+        ["Date","Wed, 25 Nov 2026 10:00:00 GMT"],["x-Latin1","caf\udce9"],["x-text","caf\u00e9"],["x-REPEATED","2"],["X-Forwarded-Proto","http"]],
+        "b64_body":"eyJpZCI6IsMo/wA="}]"#;
+    let mut post = receiver.request(json);
+    post.headers_mut().insert("content-type", "application/json".parse()?);
+    let mut expected = b"POST /u/bob%20b/inbox HTTP/1.1\r\nuser-agent: Lemmy/0.19\r\nhost: B.Example:443\r\n".to_vec();
+    expected.extend_from_slice(b"x-repeated: 1\r\nx-repeated: 2\r\ndate: Wed, 25 Nov 2026 10:00:00 GMT\r\n");
+    expected.extend_from_slice(b"x-latin1: caf\xe9\r\nx-text: caf\xc3\xa9\r\nx-forwarded-proto: http\r\n");
+    expected
+        .extend_from_slice(b"x-forwarded-host: B.Example:443\r\ncontent-length: 11\r\n\r\n{\"id\":\"\xc3\x28\xff\x00");
+    let at_instance = async {
+        let (mut stream, _) = soon("a connection", instance.accept()).await??;
+        let found = request(&mut stream, 11).await?;
+        assert_eq!(found.escape_ascii().to_string(), expected.escape_ascii().to_string());
+        stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await?;
+        anyhow::Ok(())
+    };
+    let (reply, at_instance) = tokio::join!(receiver.send(post), at_instance);
+    at_instance?;
+    let answer: serde_json::Value = serde_json::from_slice(&reply?.bytes().await?)?;
+    assert_eq!((&answer[0]["status"], &answer[0]["activity_id"]), (&202.into(), &"1".into()));
+    Ok(())
+}

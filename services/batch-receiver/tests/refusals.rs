@@ -4,6 +4,7 @@ mod support;
 
 use anyhow::Result;
 use bytes::Bytes;
+use fedstream_wire::protocol::Protocol;
 use fedstream_wire::v2::{Batch, BatchItem};
 use http::Request;
 use http_body_util::Full;
@@ -51,7 +52,11 @@ async fn only_posts_are_taken() -> Result<()> {
         Request::get(format!("http://{}/batch", receiver.address)).body(Full::default()).expect("request")
     };
     let receiver = refused(&[], get, 405, "method-not-allowed", "posted").await?;
-    assert_eq!(receiver.send(get(&receiver, batch(None, 1, 0, &[]))).await?.headers["allow"], "POST");
+    let reply = receiver.send(get(&receiver, batch(None, 1, 0, &[]))).await?;
+    assert_eq!(reply.headers["allow"], "POST");
+    let header = |name: &str| reply.headers.get(name).and_then(|value| value.to_str().ok());
+    let found = Protocol::of_probe(reply.status.as_u16(), header("accept-post"), header("fed-gate"));
+    assert_eq!(found, Some(Protocol::V2), "a sender needs to post nothing to find out");
     let elsewhere = Request::get(format!("http://{}/", receiver.address)).body(Full::default())?;
     let reply = receiver.send(elsewhere).await?;
     assert_eq!(reply.status, 404);
@@ -82,8 +87,8 @@ async fn a_client_address_that_is_not_allowed_is_503() -> Result<()> {
 
 #[tokio::test]
 async fn another_type_or_encoding_is_415_and_names_what_is_accepted() -> Result<()> {
-    let v1 = |receiver: &Receiver, batch| with_header(receiver, &batch, "content-type", "application/json");
-    refused(&[], v1, 415, "unsupported-media-type", "application/cbor-seq").await?;
+    let form = |receiver: &Receiver, batch| with_header(receiver, &batch, "content-type", "text/plain");
+    refused(&[], form, 415, "unsupported-media-type", "application/cbor-seq, application/json").await?;
     let brotli = |receiver: &Receiver, batch| with_header(receiver, &batch, "content-encoding", "br");
     refused(&[], brotli, 415, "unsupported-media-type", "zstd, gzip").await.map(drop)
 }

@@ -13,6 +13,7 @@ use fedstream_lane::{InstanceName, Lane};
 use fedstream_service::client_addr::ClientRules;
 use fedstream_service::context;
 use fedstream_service::paths::{self, PathPattern};
+use fedstream_service::signature::Signature;
 use fedstream_wire::stored::{StoredActivity, label, message_id};
 use http::request::Parts;
 use http::{HeaderMap, Method};
@@ -28,7 +29,6 @@ use crate::inflight::InFlight;
 use crate::lanes::Lanes;
 use crate::refusal::Refusal;
 use crate::rules::{LaneRules, Rules};
-use crate::signature::Signature;
 use crate::store::Store;
 use crate::{body, deadline, source};
 

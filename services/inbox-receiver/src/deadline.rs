@@ -1,12 +1,11 @@
 //! Until when the destination will accept the signature (DESIGN section 4): worked out once, at the front door, and stored,
 //! so that nobody downstream has to read the signature again.
 
+use fedstream_service::signature::Signature;
 use std::time::Duration;
 
 use http::HeaderMap;
 use time::OffsetDateTime;
-
-use crate::signature::Signature;
 
 /// A date this far ahead of us is a wrong clock, not a later deadline.
 const AHEAD_MAX: Duration = Duration::from_secs(5 * 60);

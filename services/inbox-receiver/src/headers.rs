@@ -1,11 +1,11 @@
 //! Which of a request's headers are stored (DESIGN section 3): all that the destination must see to verify the signature,
 //! none that was meant for the connection it came over, none that a proxy in front of us wrote.
 
+use fedstream_service::signature::{self, Signature};
 use http::request::Parts;
 use http::{HeaderMap, Uri};
 
 use crate::refusal::Refusal;
-use crate::signature::{self, Signature};
 
 /// Headers about one connection (RFC 9110, section 7.6.1), and those that the replay makes anew.
 const HOP_BY_HOP: [&str; 8] =

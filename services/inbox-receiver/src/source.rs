@@ -1,10 +1,10 @@
 //! Which instance sends: the host of the signature's key, else of the `actor`.
 
 use fedstream_lane::InstanceName;
+use fedstream_service::signature::{self, Signature};
 
 use crate::activity::{Activity, Reference};
 use crate::refusal::Refusal;
-use crate::signature::Signature;
 
 /// The host of the signature's key. A signature whose key is no URL is refused rather than passed over for the actor:
 /// the lane must be the same for all that one instance sends.
@@ -24,15 +24,10 @@ pub fn of_actor(activity: &Activity) -> Result<InstanceName, Refusal> {
     }
 }
 
-/// The host of an http(s) URL. Not a whole URL parser: a URL with a user in it (`https://lemmy.world@evil.example`) is
-/// nobody's key, and parsers disagree about it.
+/// The host of an http(s) URL. One with a user in it (`https://lemmy.world@evil.example`) is nobody's key, and parsers
+/// disagree about it.
 fn host(url: &str) -> Option<InstanceName> {
-    let (scheme, rest) = url.split_once("://")?;
-    if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {
-        return None;
-    }
-    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
-    rest[..end].parse().ok()
+    signature::authority(url)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use tokio::net::TcpListener;
 
 use crate::Service;
-use crate::config::{ConfigError, Variable};
+use crate::config::{ConfigError, Environment, Variable};
+use crate::healthy;
 
 /// A wrong command line or configuration (`EX_USAGE`).
 pub const USAGE: u8 = 64;
@@ -55,7 +56,7 @@ impl From<ConfigError> for Failure {
     }
 }
 
-/// Answers `--help` and `--version` and ends the process; ends it with 64 on any other word; else returns.
+/// Answers `--help`, `--version` and `--healthy` and ends the process; ends it with 64 on any other word; else returns.
 pub fn entry(service: &Service) {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     match parse(&words) {
@@ -67,6 +68,16 @@ pub fn entry(service: &Service) {
         Request::Version => {
             println!("{} {}", service.name, service.version);
             std::process::exit(0);
+        }
+        Request::Healthy => {
+            let code = match healthy::ask(service, &Environment::of_process()) {
+                Ok(()) => 0,
+                Err(failure) => {
+                    eprintln!("{}: {failure}", service.name);
+                    failure.code
+                }
+            };
+            std::process::exit(i32::from(code));
         }
         Request::Unknown(word) => {
             eprintln!("{}: {word:?} is not understood; settings are environment variables, see --help", service.name);
@@ -99,6 +110,7 @@ enum Request {
     Run,
     Help,
     Version,
+    Healthy,
     Unknown(String),
 }
 
@@ -107,6 +119,7 @@ fn parse(words: &[String]) -> Request {
         [] => Request::Run,
         [word] if word == "--help" || word == "-h" => Request::Help,
         [word] if word == "--version" || word == "-V" => Request::Version,
+        [word] if word == "--healthy" => Request::Healthy,
         [first, ..] => Request::Unknown(first.clone()),
     }
 }
@@ -116,7 +129,7 @@ pub fn help(service: &Service) -> String {
     let mut text = format!("{} {}\n{}\n\n", service.name, service.version, service.about);
     text.push_str("usage: ");
     text.push_str(service.name);
-    text.push_str(" [--help | --version]\n\nSettings are environment variables. A secret NAME may come from the file NAME_FILE names instead.\n");
+    text.push_str(" [--help | --version | --healthy]\n\n--healthy asks the running service of the same settings whether it is alive: 0, or 1 and why not.\nSettings are environment variables. A secret NAME may come from the file NAME_FILE names instead.\n");
     text.push_str("Sizes: 1048576, 64KiB, 1MiB. Times: 5s, 200ms, 10m; a plain number is seconds.\n");
     for group in service.variables {
         text.push('\n');

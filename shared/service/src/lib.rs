@@ -22,12 +22,14 @@ pub mod cli;
 pub mod client_addr;
 pub mod config;
 pub mod context;
+pub mod healthy;
 pub mod http_server;
 pub mod paths;
 pub mod problem;
 pub mod readiness;
 pub mod refused;
 pub mod shutdown;
+pub mod signature;
 pub mod telemetry;
 
 use config::Variable;

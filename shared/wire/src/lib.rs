@@ -4,8 +4,11 @@
 //! bounds and an error that names the field; nothing here panics on input.
 
 pub mod encoding;
+pub mod profile;
+pub mod protocol;
 pub mod stored;
 mod timestamp;
+pub mod v1;
 pub mod v2;
 
 pub use timestamp::{from_micros, micros, rfc3339};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{ConfigError, Variable};
+use super::{ConfigError, Variable, former};
 use crate::Service;
 
 /// A snapshot of the environment, so that a test can give its own and never touches the process's.
@@ -37,7 +37,7 @@ impl Environment {
     }
 
     /// The value to use: set, from a file, or the default.
-    pub(super) fn value_of(&self, variable: &Variable) -> Result<Option<String>, ConfigError> {
+    pub(crate) fn value_of(&self, variable: &Variable) -> Result<Option<String>, ConfigError> {
         let given = self.non_empty(variable.name);
         let file_name = format!("{}_FILE", variable.name);
         // Taken for not set, a list of who may send would be a list of nobody in particular.
@@ -72,6 +72,11 @@ impl Environment {
                 None => format!("{name} is not a variable of this service"),
             })
             .collect()
+    }
+
+    /// A sentence for each variable of the existing batcher that means nothing any more.
+    pub(super) fn former_names(&self) -> Vec<String> {
+        self.values.keys().filter_map(|name| former::replaced(name)).collect()
     }
 
     fn non_empty(&self, name: &str) -> Option<&str> {
@@ -146,6 +151,14 @@ mod tests {
                 "FED_XYZ_ABC_DEF is not a variable of this service"
             ]
         );
+    }
+
+    #[test]
+    fn a_former_variable_gets_a_line_of_its_own_and_is_not_called_unknown() {
+        let environment = Environment::from_pairs(&[("RABBITMQ_HOSTNAME", "rabbit"), ("FED_KEY", "x")]);
+        assert_eq!(environment.unknown_names(&SERVICE), [""; 0]);
+        let [line] = environment.former_names().try_into().unwrap();
+        assert!(line.starts_with("RABBITMQ_HOSTNAME has no meaning any more: ") && !line.contains("rabbit"), "{line}");
     }
 
     #[test]

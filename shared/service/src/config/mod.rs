@@ -10,6 +10,7 @@
 
 pub mod common;
 mod environment;
+mod former;
 pub mod nats;
 mod url;
 mod values;
@@ -51,10 +52,11 @@ pub trait Check {
     }
 }
 
-/// Reads the process's environment into `C`; prints a warning line for each `FED_*` variable that nobody knows.
+/// Reads the process's environment into `C`; prints a warning line for each `FED_*` variable that nobody knows,
+/// and for each of the existing batcher's that means nothing any more.
 pub fn load<C: Envconfig + Check>(service: &Service) -> Result<C, ConfigError> {
     let environment = Environment::of_process();
-    for warning in environment.unknown_names(service) {
+    for warning in environment.unknown_names(service).into_iter().chain(environment.former_names()) {
         // Not through tracing: its settings are among the variables being read.
         eprintln!("{}: warning: {warning}", service.name);
     }

@@ -1,5 +1,6 @@
 //! What a signature says about itself: whose key, which headers it covers, from when and until when. It is not verified
-//! here; a signature that lies only files its sender's activity where the destination will refuse it.
+//! here; a signature that lies only files its sender's activity where the destination will refuse it. Two services ask:
+//! the front door for the lane and the deadline, the far side for the lane of an activity whose batch names none.
 //!
 //! Two kinds are in use: draft-cavage-http-signatures (`Signature: keyId="..",headers=".."`, also in `Authorization`),
 //! and RFC 9421 (`Signature-Input: sig1=("@method" ..);keyid=".."`).
@@ -94,6 +95,17 @@ pub fn authorization(headers: &HeaderMap) -> Option<&str> {
     let line = headers.get("authorization")?.to_str().ok()?;
     let (scheme, parameters) = line.split_once(' ')?;
     scheme.eq_ignore_ascii_case("signature").then_some(parameters)
+}
+
+/// The authority (host, and port if it has one) of an http(s) URL, as a key's or an actor's id is one. Not a whole URL
+/// parser: whether it is a name is for whoever reads it as one.
+pub fn authority(url: &str) -> Option<&str> {
+    let (scheme, rest) = url.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {
+        return None;
+    }
+    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+    Some(&rest[..end])
 }
 
 fn whole_seconds(item: &BareItem) -> Option<i64> {

@@ -1,6 +1,7 @@
 //! How an instance's refusal is read: some software says by the body, not by the status, what became of an activity.
 //!
-//! Asked for a refusal only (a status that [`crate::verdict`]'s table calls one), with as much of the body as was read.
+//! Asked for a refusal only (a 4xx that is neither 408 nor 429), with as much of the body as was read: by the far side,
+//! and by a batch-sender whose receiver only passes on what the instance said ([`crate::v1`]).
 //! Error names are compared whole, sentences by how they begin: a refusal may quote what a stranger wrote, and a match
 //! in the middle of it would let the stranger choose the outcome. What a profile does not know is a rejection, so that
 //! a copy with the answer is parked: nothing is dropped for a text that nobody has seen before.

@@ -1,0 +1,232 @@
+//! Who feeds each lane: batches of v2, or of v1.
+//!
+//! A lane has one order, and two feeders have none in common. Two of v2 are told apart by site and epoch; a v1 batch
+//! says nothing of itself, so a lane that one format feeds is closed to the other until it has been quiet for a while,
+//! and the page shows who was refused. Two v1 batches of a lane take turns: one is over before the other begins.
+//!
+//! Only lanes that were fed a short while ago are remembered. What is being delivered feeds its lane, whatever became
+//! of the connection that brought it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fedstream_lane::Lane;
+use fedstream_wire::protocol::Protocol;
+use serde_json::{Value, json};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
+
+/// How long a lane stays its feeder's after the last batch. The longest backoff of a batch-sender by default: one that
+/// has work waiting does not lose its lane to another.
+pub const QUIET: Duration = Duration::from_secs(60);
+
+/// The lanes that are fed.
+#[derive(Debug)]
+pub struct Feeders {
+    lanes_max: usize,
+    quiet: Duration,
+    lanes: Mutex<HashMap<Lane, Feeder>>,
+}
+
+#[derive(Debug)]
+struct Feeder {
+    protocol: Protocol,
+    /// Batches that are here, or of which a delivery is.
+    batches: usize,
+    /// When the last of them had gone.
+    left: Instant,
+    /// Batches of the other format that were refused meanwhile.
+    refused: u64,
+    /// For v1: whose batch it is.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Why a batch may not feed a lane.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The other format does.
+    #[error(
+        "the lane {lane} is fed by {by} batches; two feeders have no common order, so one of them has to be stopped"
+    )]
+    TwoFeeders {
+        /// The lane.
+        lane: Lane,
+        /// The format that feeds it.
+        by: Protocol,
+    },
+    /// A lane too many.
+    #[error("{0} lanes are fed, and FED_LANES_MAX allows no more")]
+    TooManyLanes(usize),
+}
+
+/// A batch of a lane, for as long as anything of it is here.
+#[derive(Debug)]
+pub struct Feeding {
+    of: Option<(Arc<Feeders>, Lane)>,
+}
+
+/// A v1 batch's turn at its lane.
+#[derive(Debug)]
+pub struct Turn {
+    // In this order: the turn is over before the lane may go quiet.
+    _turn: OwnedMutexGuard<()>,
+    _feeding: Feeding,
+}
+
+impl Feeders {
+    /// None yet. A lane that was `quiet` for this long is nobody's.
+    #[must_use]
+    pub fn new(lanes_max: usize, quiet: Duration) -> Self {
+        Self { lanes_max, quiet, lanes: Mutex::default() }
+    }
+
+    /// A batch of this format feeds the lane from now on.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn enter(self: &Arc<Self>, lane: &Lane, protocol: Protocol) -> Result<Feeding, Error> {
+        let now = Instant::now();
+        let mut lanes = self.lanes();
+        if !lanes.contains_key(lane) && lanes.len() >= self.lanes_max {
+            lanes.retain(|_, feeder| !feeder.is_quiet(now, self.quiet));
+            // The gates bound the lanes of v2.
+            if lanes.len() >= self.lanes_max && protocol == Protocol::V1 {
+                return Err(Error::TooManyLanes(lanes.len()));
+            }
+        }
+        let feeder = lanes.entry(lane.clone()).or_insert_with(|| Feeder::new(protocol, now));
+        if feeder.protocol != protocol {
+            if !feeder.is_quiet(now, self.quiet) {
+                feeder.refused += 1;
+                return Err(Error::TwoFeeders { lane: lane.clone(), by: feeder.protocol });
+            }
+            *feeder = Feeder::new(protocol, now);
+        }
+        feeder.batches += 1;
+        Ok(Feeding { of: Some((self.clone(), lane.clone())) })
+    }
+
+    /// The lanes that are fed, for `/lanes`.
+    #[must_use]
+    pub fn page(&self) -> Value {
+        let now = Instant::now();
+        let lanes = self.lanes();
+        let mut fed: Vec<_> = lanes.iter().filter(|(_, feeder)| !feeder.is_quiet(now, self.quiet)).collect();
+        fed.sort_by(|a, b| a.0.cmp(b.0));
+        let fed = fed.into_iter().map(|(lane, feeder)| {
+            json!({
+                "lane": lane.to_string(),
+                "fed_by": feeder.protocol.to_string(),
+                "batches": feeder.batches,
+                "refused_of_another_feeder": feeder.refused,
+            })
+        });
+        fed.collect()
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<Lane, Feeder>> {
+        // Nothing in there is left half done by a panic.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Feeder {
+    fn new(protocol: Protocol, now: Instant) -> Self {
+        Self { protocol, batches: 0, left: now, refused: 0, turn: Arc::default() }
+    }
+
+    fn is_quiet(&self, now: Instant, quiet: Duration) -> bool {
+        self.batches == 0 && now.saturating_duration_since(self.left) >= quiet
+    }
+}
+
+impl Feeding {
+    /// For tests that have no lane.
+    #[cfg(test)]
+    pub fn of_no_lane() -> Self {
+        Self { of: None }
+    }
+
+    /// Waits until every earlier v1 batch of the lane is over. Those who wait are served in their order.
+    pub async fn turn(self) -> Turn {
+        let lock =
+            self.of.as_ref().and_then(|(feeders, lane)| feeders.lanes().get(lane).map(|feeder| feeder.turn.clone()));
+        // A lane that is fed is known, so the lock is always the lane's own.
+        Turn { _turn: lock.unwrap_or_default().lock_owned().await, _feeding: self }
+    }
+}
+
+impl Drop for Feeding {
+    fn drop(&mut self) {
+        let Some((feeders, lane)) = self.of.take() else { return };
+        if let Some(feeder) = feeders.lanes().get_mut(&lane) {
+            feeder.batches -= 1;
+            feeder.left = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    fn lane(source: &str) -> Lane {
+        Lane { destination: "b.example".parse().expect("name"), source: source.parse().expect("name") }
+    }
+
+    #[test]
+    fn a_lane_is_its_feeders_until_it_has_been_quiet() {
+        for (ours, other) in [(Protocol::V1, Protocol::V2), (Protocol::V2, Protocol::V1)] {
+            let feeders = Arc::new(Feeders::new(10, QUIET));
+            drop(feeders.enter(&lane("a.example"), ours).expect("nobody feeds it"));
+            drop(feeders.enter(&lane("a.example"), ours).expect("its own"));
+            let refused = Err(Error::TwoFeeders { lane: lane("a.example"), by: ours });
+            for _ in 0..2 {
+                assert_eq!(feeders.enter(&lane("a.example"), other).map(drop), refused, "it was fed just now");
+            }
+            let page = json!([{"lane": "b.example/a.example", "fed_by": ours.to_string(), "batches": 0, "refused_of_another_feeder": 2}]);
+            assert_eq!(feeders.page(), page);
+            assert!(feeders.enter(&lane("c.example"), other).is_ok(), "another lane");
+
+            let feeders = Arc::new(Feeders::new(10, Duration::ZERO));
+            let (first, second) = (feeders.enter(&lane("a.example"), ours), feeders.enter(&lane("a.example"), ours));
+            drop(first);
+            assert_eq!(feeders.enter(&lane("a.example"), other).map(drop), refused, "one is still here");
+            drop(second);
+            assert!(feeders.enter(&lane("a.example"), other).is_ok(), "it has been quiet for long enough");
+            assert_eq!(feeders.page(), json!([]));
+        }
+    }
+
+    #[tokio::test]
+    async fn two_v1_batches_of_a_lane_take_turns_in_their_order() {
+        let feeders = Arc::new(Feeders::new(10, QUIET));
+        let enter = |source| feeders.enter(&lane(source), Protocol::V1).expect("its own").turn();
+        let first = enter("a.example").await;
+        let mut second = Box::pin(enter("a.example"));
+        let mut third = Box::pin(enter("a.example"));
+        assert!((&mut second).now_or_never().is_none() && (&mut third).now_or_never().is_none());
+        assert!(enter("c.example").now_or_never().is_some(), "lanes don't wait for each other");
+        drop(first);
+        assert!((&mut third).now_or_never().is_none());
+        drop(second.await);
+        drop(third.await);
+        assert_eq!(feeders.page()[0]["batches"], 0);
+    }
+
+    #[test]
+    fn only_lanes_that_were_fed_lately_are_remembered() {
+        let feeders = Arc::new(Feeders::new(1, QUIET));
+        drop(feeders.enter(&lane("a.example"), Protocol::V1));
+        let one_more = feeders.enter(&lane("c.example"), Protocol::V1).map(drop);
+        assert_eq!(one_more, Err(Error::TooManyLanes(1)));
+        assert!(feeders.enter(&lane("d.example"), Protocol::V2).is_ok(), "the gates bound those");
+
+        let feeders = Arc::new(Feeders::new(1, Duration::ZERO));
+        drop(feeders.enter(&lane("a.example"), Protocol::V1));
+        assert!(feeders.enter(&lane("c.example"), Protocol::V1).is_ok());
+        assert_eq!(feeders.lanes().len(), 1);
+    }
+}
