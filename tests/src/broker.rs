@@ -70,15 +70,47 @@ impl Broker {
     /// # Errors
     /// As [`Broker::start`].
     pub async fn start_with(options: Options) -> anyhow::Result<Self> {
-        let mut broker = Self {
+        let mut broker = Self::prepare(options)?;
+        broker.start_again().await?;
+        Ok(broker)
+    }
+
+    /// A broker that does not run yet: ports and a place for its store.
+    ///
+    /// # Errors
+    /// No place.
+    pub fn prepare(options: Options) -> anyhow::Result<Self> {
+        Ok(Self {
             directory: TempDir::with_prefix("fedstream-broker-")?,
             listen: options.listen.unwrap_or_else(ports::free),
             monitor: ports::free(),
             options,
             child: None,
-        };
-        broker.start_again().await?;
-        Ok(broker)
+        })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Its monitoring.
+    #[must_use]
+    pub fn monitor(&self) -> SocketAddr {
+        self.monitor
+    }
+
+    /// Its process id while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// The end of its log.
+    #[must_use]
+    pub fn log_tail(&self, lines: usize) -> String {
+        process::tail(&self.log(), lines)
     }
 
     /// `nats://` address for clients.
@@ -103,10 +135,18 @@ impl Broker {
     /// # Errors
     /// As [`Broker::start`].
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        self.spawn()?;
+        self.wait_healthy().await
+    }
+
+    /// Starts it, and does not wait.
+    ///
+    /// # Errors
+    /// No nats-server to be found, or it runs already.
+    pub fn spawn(&mut self) -> anyhow::Result<()> {
         anyhow::ensure!(self.child.is_none(), "the broker runs already");
         let conf = self.directory.path().join("server.conf");
         std::fs::write(&conf, self.configuration()?)?;
-        let log = self.directory.path().join("server.log");
         let mut command = Command::new(binary()?);
         if self.options.own_group {
             command.process_group(0);
@@ -115,7 +155,7 @@ impl Broker {
             .arg("-c")
             .arg(&conf)
             .arg("-l")
-            .arg(&log)
+            .arg(self.log())
             .env("FED_NATS_PORT", self.listen.port().to_string())
             .env("FED_NATS_MONITOR_PORT", self.monitor.port().to_string())
             .env("FED_NATS_STORE_DIR", format!("\"{}\"", self.store().display()))
@@ -125,6 +165,14 @@ impl Broker {
             .spawn()
             .context("nats-server does not start")?;
         self.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until its health check says 200: in a cluster, until JetStream knows its leader and has caught up.
+    ///
+    /// # Errors
+    /// It ended, or is not healthy in time; with the end of its log.
+    pub async fn wait_healthy(&mut self) -> anyhow::Result<()> {
         let answers = eventually("nats-server answers its health check", START, async || {
             match self.child.as_mut().map(Child::try_wait) {
                 Some(Ok(None)) => {
@@ -134,7 +182,7 @@ impl Broker {
             }
         });
         if !matches!(answers.await, Ok(true)) {
-            bail!("nats-server did not come up:\n{}", process::tail(&log, 20));
+            bail!("nats-server did not come up:\n{}", self.log_tail(20));
         }
         Ok(())
     }
@@ -224,6 +272,10 @@ impl Broker {
         let copied = Command::new("cp").arg("-aT").arg(from).arg(to).status()?;
         anyhow::ensure!(copied.success(), "cp of the store: {copied}");
         Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("server.log")
     }
 
     fn store(&self) -> PathBuf {

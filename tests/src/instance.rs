@@ -74,6 +74,8 @@ struct Shared {
     state: Mutex<State>,
     /// Ends what hangs.
     released: watch::Sender<u64>,
+    /// Stopped in the middle of whatever it does.
+    frozen: watch::Sender<bool>,
 }
 
 struct State {
@@ -88,6 +90,8 @@ struct State {
     /// Scheme of the URL when no X-Forwarded-Proto says it.
     scheme: String,
     clock: Option<SystemTime>,
+    /// What a GET is answered.
+    probe_status: u16,
 }
 
 impl Instance {
@@ -105,8 +109,14 @@ impl Instance {
             service_time: Duration::ZERO,
             scheme: "https".to_owned(),
             clock: None,
+            probe_status: 200,
         };
-        let shared = Arc::new(Shared { keys, state: Mutex::new(state), released: watch::Sender::new(0) });
+        let shared = Arc::new(Shared {
+            keys,
+            state: Mutex::new(state),
+            released: watch::Sender::new(0),
+            frozen: watch::Sender::new(false),
+        });
         let mut instance = Self { door: Door::closed(), shared };
         instance.come_up().await?;
         Ok(instance)
@@ -126,6 +136,11 @@ impl Instance {
     /// The time by which it judges signatures; `None` is now.
     pub fn set_clock(&self, clock: Option<SystemTime>) {
         self.shared.state().clock = clock;
+    }
+
+    /// What it answers to a GET, of any page: 200 until told otherwise.
+    pub fn set_probe_status(&self, status: u16) {
+        self.shared.state().probe_status = status;
     }
 
     /// What it does from now on, until changed. What hangs is let go.
@@ -158,6 +173,17 @@ impl Instance {
     /// Ends all that hangs, without an answer.
     pub fn release(&self) {
         self.shared.released.send_modify(|count| *count += 1);
+    }
+
+    /// What SIGSTOP does to a process, seen from outside: connections are still made, by the system, and nothing is read
+    /// or answered, until [`Instance::thaw`].
+    pub fn freeze(&self) {
+        self.shared.frozen.send_replace(true);
+    }
+
+    /// SIGCONT: it goes on where it was.
+    pub fn thaw(&self) {
+        self.shared.frozen.send_replace(false);
     }
 
     /// Closes the listener and all connections, in the middle of what they do.
@@ -204,6 +230,12 @@ impl Instance {
         self.shared.state().accepted.keys().filter(|(l, _)| l == lane).count()
     }
 
+    /// Whether an activity of a lane has had a final outcome.
+    #[must_use]
+    pub fn has_settled(&self, lane: &str, id: &str) -> bool {
+        self.shared.state().settled.contains(&(lane.to_owned(), id.to_owned()))
+    }
+
     /// How many different activities have their final outcome.
     #[must_use]
     pub fn settled(&self) -> usize {
@@ -228,7 +260,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => if let Ok((stream, _)) = accepted {
+            accepted = shared.accept(&listener) => if let Ok((stream, _)) = accepted {
                 let shared = shared.clone();
                 // A connection's error is its end.
                 connections.spawn(async move { serve(stream, &shared).await.is_ok() });
@@ -244,13 +276,23 @@ async fn serve(stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
     let mut reader = Reader::new(reader);
     while let Ok(Some(head)) = tokio::time::timeout(IDLE, reader.head()).await.unwrap_or(Ok(None)) {
         let body = reader.request_body(&head).await?;
+        shared.not_frozen().await;
         let Some(message) = message_of(head, body) else {
             writer.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await?;
             return Ok(());
         };
+        if message.method == "GET" {
+            // A probe, of a page that is no activity's business: whatever is done to activities, the page is there.
+            let status = shared.state().probe_status;
+            answer(&mut writer, status, None, "{}").await?;
+            continue;
+        }
+        // Before it is decided what it does: a release after that is heard.
+        let mut released = shared.released.subscribe();
         let visit = Visit::begin(shared.clone(), message);
         let (behaviour, service_time) = (visit.behaviour.clone(), visit.service_time);
         tokio::time::sleep(service_time).await;
+        shared.not_frozen().await;
         match behaviour {
             Behaviour::Answer { status, retry_after, body } => {
                 visit.end(Some(status), true);
@@ -266,7 +308,6 @@ async fn serve(stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
                 return Ok(());
             }
             Behaviour::Hang => {
-                let mut released = shared.released.subscribe();
                 tokio::select! {
                     () = reader.closed() => {}
                     _released = released.changed() => {}
@@ -371,6 +412,17 @@ impl Drop for Visit {
 }
 
 impl Shared {
+    async fn accept(&self, listener: &TcpListener) -> std::io::Result<(TcpStream, SocketAddr)> {
+        self.not_frozen().await;
+        listener.accept().await
+    }
+
+    async fn not_frozen(&self) {
+        // The sender is our own field: it can't be gone.
+        let mut frozen = self.frozen.subscribe();
+        let _thawed = frozen.wait_for(|frozen| !frozen).await.is_ok();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

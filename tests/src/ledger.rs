@@ -89,6 +89,22 @@ impl Ledger {
         self.entries().iter().map(Submission::tries).sum()
     }
 
+    /// Lane and id of what was first sent at this moment or later.
+    #[must_use]
+    pub fn sent_since(&self, moment: Instant) -> Vec<(String, String)> {
+        // Entries are in the order of their first tries.
+        let entries = self.entries();
+        let later = entries.iter().rev().take_while(|submission| submission.first_sent >= moment);
+        later.map(|submission| (submission.lane.clone(), submission.id.clone())).collect()
+    }
+
+    /// When the first try of this activity began.
+    #[must_use]
+    pub fn first_sent(&self, id: &str) -> Option<Instant> {
+        // It is one of the last.
+        self.entries().iter().rev().find(|submission| submission.id == id).map(|submission| submission.first_sent)
+    }
+
     /// All entries, in the order in which they were begun.
     #[must_use]
     pub fn submissions(&self) -> Vec<Submission> {

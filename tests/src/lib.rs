@@ -10,7 +10,9 @@
 
 pub mod behaviour;
 pub mod broker;
+pub mod chaos;
 pub mod check;
+pub mod cluster;
 pub mod directory;
 pub mod door;
 pub mod eventually;
@@ -21,6 +23,7 @@ pub mod keys;
 pub mod ledger;
 pub mod link;
 pub mod load;
+pub mod memory;
 pub mod message;
 pub mod otlp_sink;
 pub mod pipeline;
@@ -28,4 +31,5 @@ pub mod ports;
 pub mod process;
 pub mod sender;
 pub mod sign;
+pub mod tool;
 pub mod verify;

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -44,6 +44,8 @@ struct Shared {
     stalled: watch::Sender<bool>,
     /// Counts the cuts: a connection ends when it changes.
     cuts: watch::Sender<u64>,
+    /// Whether a connection that is cut ends with a TCP reset on both sides, and new ones are reset at once.
+    resetting: AtomicBool,
 }
 
 impl Link {
@@ -58,6 +60,7 @@ impl Link {
             budget: [AtomicI64::new(-1), AtomicI64::new(-1)],
             stalled: watch::Sender::new(false),
             cuts: watch::Sender::new(0),
+            resetting: AtomicBool::new(false),
         });
         let mut link = Self { door: Door::closed(), shared };
         link.set_delay(delay);
@@ -102,6 +105,18 @@ impl Link {
         self.shared.stalled.send_replace(false);
     }
 
+    /// From now on every connection, those that are open and those to come, is reset on both sides: what was on its way
+    /// is gone, and each side's next read or write says so. Until [`Link::end_reset`].
+    pub fn reset(&self) {
+        self.shared.resetting.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// New connections are carried again.
+    pub fn end_reset(&self) {
+        self.shared.resetting.store(false, Ordering::SeqCst);
+    }
+
     /// Closes all connections and refuses new ones, until [`Link::open`].
     pub async fn refuse(&mut self) {
         self.door.close().await;
@@ -130,16 +145,20 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn carry(client: TcpStream, shared: Arc<Shared>) {
+async fn carry(mut client: TcpStream, shared: Arc<Shared>) {
     let mut cuts = shared.cuts.subscribe();
+    if shared.is_resetting() {
+        let _closed_at_once = client.set_zero_linger();
+        return;
+    }
     // The handshake crosses as well: a client's first byte leaves one round trip after it asked to connect.
     tokio::time::sleep(shared.delay() * 2).await;
-    let Ok(server) = TcpStream::connect(shared.to).await else { return };
+    let Ok(mut server) = TcpStream::connect(shared.to).await else { return };
     if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
         return;
     }
-    let (client_read, client_write) = client.into_split();
-    let (server_read, server_write) = server.into_split();
+    let (client_read, client_write) = client.split();
+    let (server_read, server_write) = server.split();
     let both = async {
         tokio::join!(
             pump(client_read, server_write, Direction::Forward, &shared),
@@ -149,6 +168,12 @@ async fn carry(client: TcpStream, shared: Arc<Shared>) {
     tokio::select! {
         _ended = both => {}
         _cut = cuts.changed() => {}
+    }
+    if shared.is_resetting() {
+        for side in [&client, &server] {
+            // An error means that it is closed already.
+            let _closed = side.set_zero_linger();
+        }
     }
 }
 
@@ -194,6 +219,10 @@ async fn arrive(
 }
 
 impl Shared {
+    fn is_resetting(&self) -> bool {
+        self.resetting.load(Ordering::SeqCst)
+    }
+
     fn delay(&self) -> Duration {
         Duration::from_micros(self.delay_micros.load(Ordering::Relaxed))
     }

@@ -4,6 +4,7 @@
 //! Its clock runs faster: attempts at once, at once, then after a growing pause, of milliseconds instead of seconds.
 //! Every retry is signed anew. Retry-After is ignored, as Lemmy ignores it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -39,6 +40,9 @@ pub struct Sender {
     pub destination: String,
     /// Where the connection goes.
     pub front: SocketAddr,
+    /// More doors of the same front, as behind a load balancer: the next one is tried after a try that was not answered
+    /// finally.
+    pub more_fronts: VecDeque<SocketAddr>,
     /// Path and query. `/inbox`.
     pub target: String,
     /// Cavage.
@@ -51,6 +55,8 @@ pub struct Sender {
     pub backoff_max: Duration,
     /// Lemmy waits 125 s, 10 s in older versions.
     pub answer_timeout: Duration,
+    /// Between the ends of one send and the start of the next, in [`Sender::send_until`]: zero, as fast as it goes.
+    pub pace: Duration,
     /// Bytes of text in each note: about 1 KiB makes a body of 2 KiB, the middle of the captured ones.
     pub text_bytes: usize,
     ledger: Ledger,
@@ -68,12 +74,14 @@ impl Sender {
             identity,
             destination: destination.to_owned(),
             front,
+            more_fronts: VecDeque::new(),
             target: "/inbox".to_owned(),
             kind: Kind::Cavage,
             scheme: "https".to_owned(),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_millis(500),
             answer_timeout: Duration::from_secs(20),
+            pace: Duration::ZERO,
             text_bytes: 1024,
             ledger: ledger.clone(),
             connection: None,
@@ -144,6 +152,8 @@ impl Sender {
         while !stop.is_cancelled() {
             self.send_one().await;
             count += 1;
+            // Cut short by the end, so that nobody waits for a pause.
+            let _paced = tokio::time::timeout(self.pace, stop.cancelled()).await;
         }
         count
     }
@@ -158,6 +168,7 @@ impl Sender {
                 return response;
             }
             failures += 1;
+            self.next_front();
             tokio::time::sleep(self.pause(failures)).await;
         }
     }
@@ -218,6 +229,13 @@ impl Sender {
         let response = answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         self.connection = Some(connection).filter(Connection::reusable);
         Ok(response)
+    }
+
+    fn next_front(&mut self) {
+        if let Some(next) = self.more_fronts.pop_front() {
+            self.more_fronts.push_back(std::mem::replace(&mut self.front, next));
+            self.connection = None;
+        }
     }
 
     fn pause(&self, failures: i32) -> Duration {

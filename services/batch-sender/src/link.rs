@@ -138,7 +138,9 @@ impl Link {
         S: Future<Output = ()>,
     {
         let response = match tokio::time::timeout(self.answer_timeout, self.send(batch, traceparent)).await {
-            Err(_) => return Ended::because(End::Lost, format!("no answer within {:?}: {HELD_BACK}", self.answer_timeout)),
+            Err(_) => {
+                return Ended::because(End::Lost, format!("no answer within {:?}: {HELD_BACK}", self.answer_timeout));
+            }
             Ok(Err(error)) => return Ended::because(End::Lost, chain(&error.without_url())),
             Ok(Ok(response)) => response,
         };

@@ -50,7 +50,9 @@ pub async fn close_the_gate_before(
     let epoch = ownership.epoch();
     let mut trouble = Trouble::none(lane, &shared.registry);
     let mut pause = AGAIN_MIN;
+    let mut changed = shared.settings.snapshot();
     loop {
+        changed.mark_unchanged();
         let settings = shared.settings.for_lane(lane);
         let Some(before) = settings.batch_url_before.as_ref().or(from.as_ref()) else {
             trouble.over(epoch.0);
@@ -81,6 +83,7 @@ pub async fn close_the_gate_before(
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            Ok(()) = changed.changed() => continue, // forced, or back to the old one
             gone = gone(lane, ownership, leave) => return gone,
         }
         pause = (pause * 2).min(AGAIN_MAX);

@@ -62,8 +62,8 @@ async fn a_link_that_goes_dead_without_a_word_is_given_up_and_costs_no_repeat() 
     let load = Load::on(&pipeline, &LANES);
     more_delivered(&pipeline, BEFORE).await;
     pipeline.link.stall();
-    // Before its answer began or in the middle of it: the log line ends with the time-out in both cases.
-    let given_up = || pipeline.batch_sender.log().matches(" 500ms").count();
+    // Before its answer began or in the middle of it: the log line has the time-out in both cases.
+    let given_up = || pipeline.batch_sender.log().matches(" 500ms: ").count();
     becomes_true("a batch of each lane is given up", SOON, || given_up() >= LANES.len()).await.unwrap();
     let delivered = pipeline.instance().accepted();
     more_accepted(&pipeline, AFTER).await;

@@ -8,7 +8,6 @@ mod broker;
 mod destination;
 mod kills;
 mod link;
-mod owners;
 mod parking;
 
 use std::time::Duration;

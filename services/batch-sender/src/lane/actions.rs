@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fedstream_jetstream::lane_settings::{self, Key, LaneSettings};
 use fedstream_jetstream::{definitions, purge};
 use fedstream_lane::{Action, Batch, End, ParkReason, PostId, Seq, StopReason};
 use fedstream_service::context;
@@ -136,6 +137,24 @@ impl Owner {
             };
             copy.store(publisher, trouble).await;
             drop(reporter.send(Report::Parked(seq)).await);
+        });
+    }
+
+    /// Takes the operator's wish to park a sequence out of the settings once that is settled, parked or not: it is no wish
+    /// about another activity that gets this number from a stream that is made anew.
+    pub(super) fn forget_park(&mut self) {
+        let Some(seq) = self.plan.settings.park.filter(|seq| *seq <= self.floor()) else { return };
+        if self.forgotten.replace(seq) == Some(seq) {
+            return;
+        }
+        let (shared, lane) = (Arc::clone(&self.shared), self.lane.clone());
+        self.tasks.spawn(async move {
+            let edit = |settings: &mut LaneSettings| {
+                settings.park.take_if(|park| *park == seq);
+            };
+            if let Err(error) = lane_settings::update(&shared.broker, &Key::Lane(lane.clone()), edit).await {
+                tracing::warn!(%lane, %seq, %error, "park stays in the lane's settings, although that is done");
+            }
         });
     }
 

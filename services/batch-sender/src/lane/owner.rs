@@ -85,6 +85,8 @@ pub(super) struct Owner {
     unread: bool,
     /// It drains because its batches are to go elsewhere.
     moving: bool,
+    /// The operator's wish for this sequence is out of date, and is being taken out of the settings.
+    pub(super) forgotten: Option<Seq>,
 }
 
 impl Owner {
@@ -128,6 +130,7 @@ impl Owner {
             leave,
             unread: false,
             moving: false,
+            forgotten: None,
         }
     }
 
@@ -153,6 +156,7 @@ impl Owner {
         settings.mark_changed();
         loop {
             self.act();
+            self.forget_park();
             self.show();
             if let Some(released) = self.released.take() {
                 return released;
