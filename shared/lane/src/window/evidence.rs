@@ -1,7 +1,7 @@
 //! The evidence that an activity is poison: the instance fails on it again and again, and takes others meanwhile.
 //!
-//! DESIGN section 8: 500 or 501 five times over at least two minutes, while the instance is known to answer between two
-//! of these attempts. An outage gives no such evidence, and never parks.
+//! DESIGN section 8: 500 or 501 five times over at least two minutes, while the instance is known to answer between the
+//! last two of these attempts. An outage gives no such evidence, and never parks.
 
 use crate::{Moment, Seq};
 
@@ -14,7 +14,7 @@ pub(super) struct Evidence {
     first: Moment,
     /// It failed long enough after the first time.
     lasted: bool,
-    /// The instance answered others between two of the attempts.
+    /// The instance answered others between the last two attempts: one that came up for a moment in an outage is no evidence.
     alive: bool,
 }
 
@@ -28,7 +28,7 @@ impl Evidence {
     pub(super) fn again(&mut self, now: Moment, alive: bool, enough: u32, after_ms: u64) {
         self.attempts = self.attempts.saturating_add(1).min(enough);
         self.lasted |= now >= self.first.after_ms(after_ms);
-        self.alive |= alive;
+        self.alive = alive;
     }
 
     /// Is it enough?

@@ -74,7 +74,8 @@ fn what_a_given_up_post_still_carries_is_not_parked_yet() {
 fn poison_takes_enough_failures_over_enough_time_and_an_instance_that_answers_others() {
     // attempts at, alive -> parked
     for (attempts, parked) in [
-        (vec![(0, false), (600, true), (1_200, false)], true),
+        (vec![(0, false), (600, false), (1_200, true)], true),
+        (vec![(0, false), (600, true), (1_200, false)], false),
         (vec![(0, false), (300, true), (900, true)], false),
         (vec![(0, false), (1_200, true)], false),
         (vec![(0, false), (600, false), (1_200, false), (2_400, false)], false),
