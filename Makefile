@@ -27,13 +27,9 @@ up: ## the pipeline alone, in front of a destination of yours (FED_DEST_URL, FED
 test: ## the suite
 	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
 	$(CARGO) build --workspace --bins && \
-	$(CARGO) test --workspace
+	CARGO=$(CARGO) sh tests/suite.sh
 
-test-all: ## the suite and the long runs
-	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
-	$(CARGO) build --workspace --bins && \
-	$(CARGO) test --workspace && \
-	$(MAKE) test-long
+test-all: test test-faults test-memory test-long ## the suite and the long runs
 
 test-faults: ## a hundred faults of every part (FAULTS=.. for more or less; FAULTS_SEED=.. has a failed run again)
 	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \

@@ -4,7 +4,10 @@
 
 mod broker;
 mod command_line;
+mod compose;
 mod deploy;
+mod documented;
 mod process;
 mod settings;
 mod streams;
+mod users;
