@@ -48,6 +48,13 @@ impl Flight {
         Some((at, self.posts.remove(at)))
     }
 
+    /// Gives these up, where that is not asked for yet.
+    pub(super) fn call_back(&mut self, which: impl Fn(&Post) -> bool) {
+        for post in self.posts.iter_mut().filter(|post| post.cancel == Cancel::No && which(post)) {
+            post.cancel = Cancel::Wanted;
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.posts.is_empty()
     }

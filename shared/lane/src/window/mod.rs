@@ -160,7 +160,8 @@ impl SendWindow {
             Event::Pause(paused) => self.paused = paused,
             Event::Resume => self.resume(),
             Event::ParkHead { seq } => self.operator_parks = Some(seq),
-            Event::Drain => self.draining = true,
+            Event::ClockStepped { ahead_ms } => self.clock_stepped(ahead_ms),
+            Event::Drain => self.drain(),
         }
         invariants::window(self);
     }
@@ -304,13 +305,12 @@ impl SendWindow {
             carrier.unanswered.iter().position(|(carried, _)| *carried == seq).expect("an outcome that was not due");
         carrier.unanswered.remove(at);
         carrier.answered = true;
-        if !carrier.abandoned {
-            self.gate_is_proven();
-            self.backoff.progressed();
-        }
+        let live = !carrier.abandoned;
         let settles = |item: &&mut Item| {
             let its_own = item.seq == seq || !guard::holds(Guard::OwnLine) && item.seq < seq;
-            its_own && matches!(item.state, State::Waiting | State::InFlight)
+            // One that became overdue while a POST that was given up still carried it has its outcome all the same.
+            let open = State::Unfit(ParkReason::Expired);
+            its_own && (matches!(item.state, State::Waiting | State::InFlight) || item.state == open)
         };
         let mut counted = false;
         for item in self.items.iter_mut().filter(settles) {
@@ -322,6 +322,13 @@ impl SendWindow {
         }
         if counted {
             self.count_rejection(now, outcome);
+        }
+        if live {
+            self.gate_is_proven();
+        }
+        // A probe that is refused is no progress: the next one comes a longer backoff later.
+        if live && !self.is_paused_by_rejections() {
+            self.backoff.progressed();
         }
         self.raise_floor();
     }
@@ -335,9 +342,7 @@ impl SendWindow {
                 self.rejections = (self.rejections + 1).min(self.limits.rejections_max);
                 if self.is_paused_by_rejections() {
                     self.backoff.failed(now, None, 0);
-                    for post in self.flight.posts.iter_mut().filter(|post| post.cancel == Cancel::No) {
-                        post.cancel = Cancel::Wanted;
-                    }
+                    self.flight.call_back(|post| !post.unanswered.is_empty());
                 }
             }
         }
@@ -472,6 +477,21 @@ impl SendWindow {
         self.posts_allowed = self.posts_allowed.min(limits.posts.max(1));
         self.rejections = if limits.rejections_max == 0 { 0 } else { self.rejections.min(limits.rejections_max) };
         self.limits = limits;
+    }
+
+    /// What is posted and not the oldest would hold the lane for a window's time: the next owner posts it again.
+    fn drain(&mut self) {
+        self.draining = true;
+        let oldest = self.flight.posts.iter().find(|post| !post.abandoned).map(|post| post.id);
+        self.flight.call_back(|post| Some(post.id) != oldest);
+    }
+
+    /// Deadlines are on the wall clock, and the window's time is not.
+    fn clock_stepped(&mut self, ahead_ms: i64) {
+        let ms = ahead_ms.unsigned_abs();
+        for deadline in self.items.iter_mut().filter_map(|item| item.deadline.as_mut()) {
+            *deadline = if ahead_ms >= 0 { Moment(deadline.0.saturating_sub(ms)) } else { deadline.after_ms(ms) };
+        }
     }
 
     fn resume(&mut self) {
@@ -630,6 +650,10 @@ impl SendWindow {
     /// When the next batch may go; none where nothing may go before something happens.
     fn post_due(&self) -> Option<Moment> {
         if self.draining || self.paused || self.stop.is_some() || self.purge_first.is_some() {
+            return None;
+        }
+        // A broker that does not trim would let the lane run away from it, and all of it would come again.
+        if self.trim_failed && self.settled_untrimmed >= self.limits.items as u64 {
             return None;
         }
         let live = self.flight.live();

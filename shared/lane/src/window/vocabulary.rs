@@ -111,6 +111,11 @@ pub enum Event {
         /// The item.
         seq: Seq,
     },
+    /// The wall clock was set, or stood still with the machine: deadlines are nearer, or (below zero) further.
+    ClockStepped {
+        /// By how much it is ahead of where it would have been, milliseconds.
+        ahead_ms: i64,
+    },
     /// Post nothing more; settle what is in flight.
     Drain,
 }

@@ -71,6 +71,29 @@ fn what_a_given_up_post_still_carries_is_not_parked_yet() {
 }
 
 #[test]
+fn an_overdue_item_that_was_delivered_all_the_same_is_not_parked() {
+    let mut window = window_with(limits());
+    for seq in [10, 11, 12, 13] {
+        window.handle(Moment(0), Event::Read { seq: Seq(seq), bytes: 10, deadline: Some(Moment(500)) });
+    }
+    let (first, second) = (post(&mut window, 0), post(&mut window, 20));
+    end(&mut window, 20, second.post, End::Gap);
+    assert_eq!(window.poll(Moment(500)), None, "the first may still deliver 10");
+    outcome(&mut window, first.post, 10, Final::Delivered);
+    assert_eq!((window.floor(), trim(&mut window, 500)), (Seq(10), (10, 1)));
+}
+
+#[test]
+fn a_wall_clock_that_steps_takes_the_deadlines_along() {
+    let mut window = window_with(limits());
+    window.handle(Moment(0), Event::Read { seq: Seq(10), bytes: 10, deadline: Some(Moment(60_000)) });
+    window.handle(Moment(0), Event::ClockStepped { ahead_ms: 59_000 });
+    window.handle(Moment(0), Event::ClockStepped { ahead_ms: -500 });
+    assert_eq!(window.items[0].deadline, Some(Moment(1_500)));
+    assert_eq!(window.poll(Moment(1_500)), Some(Action::Park { seq: Seq(10), reason: ParkReason::Expired }));
+}
+
+#[test]
 fn poison_takes_enough_failures_over_enough_time_and_an_instance_that_answers_others() {
     // attempts at, alive -> parked
     for (attempts, parked) in [

@@ -24,7 +24,6 @@ fn refusals_in_a_row_pause_the_lane_and_single_items_are_tried() {
     let mut window = ready(&[10, 11, 12, 13, 14, 15, 16]);
     let (first, second) = (post(&mut window, 0), post(&mut window, 0));
     reject(&mut window, &first);
-    assert_eq!(window.poll(Moment(0)), Some(Action::Cancel { post: first.post }));
     assert_eq!(window.poll(Moment(0)), Some(Action::Cancel { post: second.post }), "what is under way is called back");
     end(&mut window, 0, first.post, End::Lost);
     end(&mut window, 0, second.post, End::Lost);
@@ -33,8 +32,7 @@ fn refusals_in_a_row_pause_the_lane_and_single_items_are_tried() {
 
     let Some(Action::Post(probe)) = settle(&mut window, 100) else { panic!("a probe") };
     assert_eq!(seqs(&probe), [13]);
-    outcome(&mut window, probe.post, 13, Final::Rejected);
-    assert_eq!(window.poll(Moment(100)), Some(Action::Cancel { post: probe.post }));
+    window.handle(Moment(100), Event::Outcome { post: probe.post, seq: Seq(13), outcome: Final::Rejected });
     end(&mut window, 100, probe.post, End::Done);
     assert!(window.is_paused_by_rejections(), "it is parked like the others, and the next one is tried later");
 
@@ -91,4 +89,23 @@ fn a_paused_lane_settles_what_is_in_flight_and_posts_and_parks_nothing() {
     assert_eq!((window.poll(Moment(9_999)), window.standing()), (None, Some(Standing::Paused)));
     window.handle(Moment(0), Event::Pause(false));
     assert!(matches!(window.poll(Moment(0)), Some(Action::Park { .. })));
+}
+
+#[test]
+fn single_items_are_tried_further_and_further_apart() {
+    let mut window = ready(&[10, 11, 12, 13, 14, 15, 16]);
+    let (mut now, mut last, mut gaps) = (0, 0, vec![]);
+    while !window.is_idle() {
+        if let Some(Action::Post(batch)) = settle(&mut window, now) {
+            for seq in &batch.items {
+                window.handle(Moment(now), Event::Outcome { post: batch.post, seq: *seq, outcome: Final::Rejected });
+            }
+            end(&mut window, now, batch.post, End::Done);
+            gaps.push(now - last);
+            last = now;
+        }
+        let Some(due) = window.next_deadline() else { continue };
+        now = due.0.max(now);
+    }
+    assert_eq!(gaps, [0, 100, 200, 400, 800], "to the longest backoff");
 }

@@ -104,3 +104,26 @@ fn a_purge_that_was_acked_after_the_lease_is_not_counted() {
     window.handle(Moment(50), Event::Trimmed { done: true });
     assert!(!window.is_idle());
 }
+
+#[test]
+fn a_broker_that_does_not_trim_stops_the_lane_before_it_runs_away() {
+    let mut window = window_with(WindowLimits { items: 4, batch_items: 1, posts: 1, ..limits() });
+    let mut posted = 0;
+    for seq in 10..30 {
+        if window.has_room() {
+            read(&mut window, &[seq]);
+        }
+        while let Some(action) = window.poll(Moment(seq)) {
+            match action {
+                Action::Post(batch) => {
+                    posted += 1;
+                    deliver(&mut window, seq, &batch);
+                }
+                Action::Trim { .. } => window.handle(Moment(seq), Event::Trimmed { done: false }),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(posted, 4, "as many as it may hold");
+    assert_eq!(window.next_deadline(), Some(window.trim_due), "and it asks again");
+}

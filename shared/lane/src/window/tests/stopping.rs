@@ -55,8 +55,9 @@ fn a_drain_settles_what_is_in_flight_and_trims_it() {
 #[test]
 fn a_drain_does_not_wait_for_what_was_given_up() {
     let mut window = ready(&[10, 11, 12, 13]);
-    let (first, _given_up) = (post(&mut window, 0), post(&mut window, 20));
+    let (first, second) = (post(&mut window, 0), post(&mut window, 20));
     window.handle(Moment(20), Event::Drain);
+    assert_eq!(window.poll(Moment(20)), Some(Action::Cancel { post: second.post }), "the next owner posts it again");
     end(&mut window, 20, first.post, End::Lost);
     assert_eq!(window.poll(Moment(20)), Some(Action::Stop(StopReason::Drained)));
 }
