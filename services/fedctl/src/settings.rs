@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_wrong_word_names_its_field_and_why() {
         for (word, said) in [
-            ("batch_items=0", "batch_items: is 0, must be 1 to 10000"),
+            ("batch_items=0", "batch_items: is 0, must be 1 to 1000"),
             ("batch_items=-1", "batch_items: invalid value: integer `-1`"),
             ("batch_items=many", "batch_items: invalid type: string \"many\""),
             ("batchitems=5", "batchitems: no such setting; there are batch_items"),

@@ -188,11 +188,16 @@ impl LaneSettings {
     fn faults(&self) -> Vec<Fault> {
         let whole = |value: Option<u32>| value.map(u64::from);
         let ranges: [(&str, Option<u64>, RangeInclusive<u64>, &str); 11] = [
-            ("batch_items", whole(self.batch_items), 1..=10_000, "an answer has a line for each"),
+            ("batch_items", whole(self.batch_items), 1..=1_000, "a receiver takes 1,000 (its FED_BATCH_ITEMS_MAX)"),
             ("batch_bytes", self.batch_bytes, 1_024..=64 << 20, "1 KiB to 64 MiB: both ends hold a batch in memory"),
             ("linger_ms", self.linger_ms, 0..=10_000, "a batch that waits longer delays the lane for nothing"),
             ("window_batches", whole(self.window_batches), 1..=64, "the receiver holds those that wait"),
-            ("window_items", whole(self.window_items), 1..=100_000, "all of them are held in memory"),
+            (
+                "window_items",
+                whole(self.window_items),
+                1..=2_000,
+                "a receiver remembers 4,096 outcomes (its FED_MEMORY_ITEMS)",
+            ),
             ("window_bytes", self.window_bytes, 1_024..=1 << 30, "1 KiB to 1 GiB: all of it is held in memory"),
             ("rate_per_s", whole(self.rate_per_s), 1..=1_000_000, "to stop a lane there is paused"),
             ("signature_window_s", self.signature_window_s, 60..=86_400, "1 min to 24 h"),
@@ -308,13 +313,13 @@ mod tests {
     fn each_fault_names_its_field_and_what_it_may_be() {
         for (field, value) in [
             ("batch_items", "0"),
-            ("batch_items", "10001"),
+            ("batch_items", "1001"),
             ("batch_items", "-1"),
             ("batch_items", "\"many\""),
             ("batch_bytes", "1"),
             ("linger_ms", "10001"),
             ("window_batches", "0"),
-            ("window_items", "100001"),
+            ("window_items", "2001"),
             ("window_bytes", "1099511627776"),
             ("rate_per_s", "0"),
             ("signature_window_s", "59"),
