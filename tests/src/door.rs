@@ -21,6 +21,12 @@ impl Door {
         Self { listen: ports::free(), accepting: None }
     }
 
+    /// Closed, in a place that something else had before, or will have.
+    #[must_use]
+    pub fn at(listen: SocketAddr) -> Self {
+        Self { listen, accepting: None }
+    }
+
     /// Where it is, open or not.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {

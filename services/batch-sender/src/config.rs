@@ -11,6 +11,8 @@ use fedstream_service::config::common::{self, CommonConfig};
 use fedstream_service::config::nats::{self, NatsConfig};
 use fedstream_service::config::{Bytes, Check, ConfigError, Count, NotA, Scheme, Secret, Span, UrlPath, Variable};
 use fedstream_wire::encoding::Encoding;
+use fedstream_wire::protocol::Protocol;
+use fedstream_wire::v1;
 use http::HeaderValue;
 
 /// Name, `--help` and the table of variables.
@@ -21,7 +23,7 @@ pub static SERVICE: Service = Service {
     variables: &[&VARIABLES, &nats::VARIABLES, &common::variables("127.0.0.1:9091")],
 };
 
-const VARIABLES: [Variable; 29] = [
+const VARIABLES: [Variable; 32] = [
     Variable::new::<SiteName>(
         "FED_SITE",
         "singapore-1",
@@ -42,6 +44,12 @@ const VARIABLES: [Variable; 29] = [
         "certificate authorities (PEM) that the batch-receiver's certificate must come from, instead of the system's",
     )
     .optional(),
+    Variable::new::<BatchProtocol>(
+        "BATCH_PROTOCOL",
+        "v1",
+        "batch format: auto (each batch-receiver is asked, by a GET), v1 (the existing batcher's) or v2",
+    )
+    .default("auto"),
     Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "credential of the batch-receiver (Bearer)")
         .optional()
         .secret(),
@@ -65,6 +73,18 @@ const VARIABLES: [Variable; 29] = [
         "a batch is given up after so long without a line of its answer",
     )
     .default("30s"),
+    Variable::new::<Bytes>(
+        "FED_V1_BATCH_BYTES",
+        "19MiB",
+        "most bytes of a v1 batch, in base64 and all; the existing batch-receiver takes 20 MB",
+    )
+    .default("19MiB"),
+    Variable::new::<Span>(
+        "FED_V1_ANSWER_TIMEOUT",
+        "10m",
+        "a v1 batch is given up after so long: its answer comes when all is delivered (100 activities of 6 s)",
+    )
+    .default("10m"),
     Variable::new::<Span>("FED_BACKOFF_MIN", "500ms", "pause after a first failure; doubled with each further one")
         .default("500ms"),
     Variable::new::<Span>("FED_BACKOFF_MAX", "60s", "longest pause").default("60s"),
@@ -101,6 +121,9 @@ const VARIABLES: [Variable; 29] = [
     .default("1000"),
 ];
 
+/// Half of what a batch-receiver remembers (its FED_MEMORY_ITEMS): what is in flight, and as much that was answered.
+const WINDOW_ITEMS_MAX: usize = 2_000;
+
 /// A shorter one would be lost to a broker that pauses for a moment.
 const LEASE_TTL_MIN: Duration = Duration::from_secs(1);
 
@@ -125,6 +148,9 @@ pub struct Config {
     /// Certificate authorities for it.
     #[envconfig(from = "BATCH_RECEIVER_CA_FILE")]
     pub receiver_ca_file: Option<PathBuf>,
+    /// Batch format.
+    #[envconfig(from = "BATCH_PROTOCOL")]
+    pub protocol: BatchProtocol,
     /// Credential.
     #[envconfig(from = "HTTP_BATCH_AUTHORIZATION")]
     pub authorization: Option<Secret>,
@@ -161,6 +187,12 @@ pub struct Config {
     /// Longest silence of an answer.
     #[envconfig(from = "FED_ANSWER_TIMEOUT")]
     pub answer_timeout: Span,
+    /// Bytes of a v1 batch.
+    #[envconfig(from = "FED_V1_BATCH_BYTES")]
+    pub v1_batch_bytes: Bytes,
+    /// Until a v1 batch is answered.
+    #[envconfig(from = "FED_V1_ANSWER_TIMEOUT")]
+    pub v1_answer_timeout: Span,
     /// First pause.
     #[envconfig(from = "FED_BACKOFF_MIN")]
     pub backoff_min: Span,
@@ -264,10 +296,12 @@ impl Check for Config {
             ("FED_WINDOW_BYTES", self.window_bytes.get()),
             ("FED_HELD_BYTES", self.held_bytes.get()),
             ("FED_POISON_ATTEMPTS", self.poison_attempts.get()),
+            ("FED_V1_BATCH_BYTES", self.v1_batch_bytes.get()),
             ("FED_LANES_MAX", self.lanes_max.get()),
         ];
         let spans = [
             ("FED_ANSWER_TIMEOUT", self.answer_timeout),
+            ("FED_V1_ANSWER_TIMEOUT", self.v1_answer_timeout),
             ("FED_BACKOFF_MIN", self.backoff_min),
             ("FED_DISCOVERY_INTERVAL", self.discovery_interval),
             ("FED_LANE_IDLE", self.lane_idle),
@@ -277,6 +311,18 @@ impl Check for Config {
         let zero_span = spans.into_iter().find(|(_, span)| span.get().is_zero()).map(|(name, _)| name);
         if let Some(name) = zero_count.or(zero_span) {
             return Err(ConfigError::new(name, "must be above zero"));
+        }
+        if self.v1_batch_bytes.get() > v1::REQUEST_BYTES_MAX {
+            return Err(ConfigError::new(
+                "FED_V1_BATCH_BYTES",
+                "must be 20000000 at most: the existing batch-receiver takes no more",
+            ));
+        }
+        if self.window_items.get() > WINDOW_ITEMS_MAX {
+            return Err(ConfigError::new(
+                "FED_WINDOW_ITEMS",
+                "must be 2000 at most: a receiver remembers 4096 outcomes",
+            ));
         }
         if self.lease_ttl.get() < LEASE_TTL_MIN {
             return Err(ConfigError::new(
@@ -308,6 +354,37 @@ impl Check for Config {
 
 fn millis(span: Span) -> u64 {
     u64::try_from(span.get().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Which batch format is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchProtocol {
+    /// The one that the batch-receiver takes; it is asked.
+    Auto,
+    /// This one, and nobody is asked.
+    Fixed(Protocol),
+}
+
+impl BatchProtocol {
+    /// The format that is spoken to everybody, if one is.
+    #[must_use]
+    pub fn fixed(self) -> Option<Protocol> {
+        match self {
+            Self::Auto => None,
+            Self::Fixed(protocol) => Some(protocol),
+        }
+    }
+}
+
+impl std::str::FromStr for BatchProtocol {
+    type Err = NotA;
+
+    fn from_str(text: &str) -> Result<Self, NotA> {
+        if text.trim().eq_ignore_ascii_case("auto") {
+            return Ok(Self::Auto);
+        }
+        text.parse().map(Self::Fixed).map_err(|_| NotA("auto, v1 or v2"))
+    }
 }
 
 /// The name of a site: letters, digits and dashes, at most 63.
@@ -370,12 +447,16 @@ mod tests {
             ("FED_SENDER_ID", "a.b"),
             ("BATCH_RECEIVER_PROTOCOL", "ftp"),
             ("BATCH_RECEIVER_PATH", "batch"),
+            ("BATCH_PROTOCOL", "v3"),
+            ("FED_V1_BATCH_BYTES", "20MiB"),
+            ("FED_V1_ANSWER_TIMEOUT", "0"),
             ("BATCH_RECEIVER_DOMAIN", "a b"),
             ("FED_BATCH_COMPRESSION", "lzma"),
             ("HTTP_BATCH_SIZE", "0"),
             ("HTTP_BATCH_AUTHORIZATION", "Bearer "),
             ("FED_BATCH_BYTES", "0"),
             ("FED_WINDOW_BATCHES", "0"),
+            ("FED_WINDOW_ITEMS", "2001"),
             ("FED_POISON_ATTEMPTS", "0"),
             ("FED_DISCOVERY_INTERVAL", "0"),
             ("FED_BACKOFF_MAX", "1ms"),

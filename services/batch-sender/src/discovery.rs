@@ -85,18 +85,27 @@ impl Discovery {
             }
             self.pause(&drain, &mut changes, &mut living).await;
         }
+        let leave_by = Instant::now() + grace;
+        let Self { shared, members, mut tasks, .. } = self;
         let all = async {
-            while let Some(ended) = self.tasks.join_next_with_id().await {
-                self.ended(&ended);
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a lane's task ended badly");
+                }
             }
         };
-        let leave_by = Instant::now() + grace;
-        let drained = tokio::time::timeout_at(leave_by, all).await.is_ok();
-        let leave_by = leave_by.max(Instant::now() + LEAVE_TIME_MIN);
-        if tokio::time::timeout_at(leave_by, self.members.leave()).await.is_err() {
+        // The others hear first that we leave: each lane is theirs as soon as it is given back, and none waits for another.
+        let leave = tokio::time::timeout(grace.max(LEAVE_TIME_MIN), members.leave());
+        let (left, drained) = tokio::join!(leave, tokio::time::timeout_at(leave_by, all));
+        if left.is_err() {
             tracing::debug!("the broker does not answer: this member's entry is left to expire");
         }
-        drained
+        tasks.shutdown().await;
+        shared.keepers.close();
+        if tokio::time::timeout(LEAVE_TIME_MIN, shared.keepers.wait()).await.is_err() {
+            tracing::debug!("the broker does not answer: leases are left to expire");
+        }
+        drained.is_ok()
     }
 
     /// Until the next look: the interval, however many lanes end meanwhile (a lane that can't be carried must not become a

@@ -12,6 +12,7 @@
 //! settled, and a new owner begins there, under a new epoch.
 
 mod budget;
+mod clock;
 pub mod config;
 mod discovery;
 mod held;
@@ -37,6 +38,7 @@ use fedstream_service::readiness::Readiness;
 use fedstream_service::shutdown::CancellationToken;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 pub use config::{Config, SERVICE};
 
@@ -103,6 +105,7 @@ pub async fn run(config: Config, broker: Broker, admin: TcpListener, shutdown: C
         config,
         settings,
         leases,
+        keepers: TaskTracker::new(),
         broker,
         link,
         sender_id,

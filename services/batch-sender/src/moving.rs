@@ -3,6 +3,8 @@
 //! What was posted there and never answered may still be on its way. A batch of the new epoch, empty, voids it: after
 //! that the old receiver begins nothing of the lane. Only then does the new one get anything. Until it is done the old
 //! address stays in the lane's settings (`batch_url_before`), so that a crash in between forgets nothing.
+//!
+//! A v1 receiver has no gate to close: its batches were answered, or are given up, before the lane got here.
 
 use std::time::Duration;
 
@@ -10,11 +12,12 @@ use fedstream_jetstream::Created;
 use fedstream_jetstream::lane_settings::{self, Key};
 use fedstream_lane::{End, GateId, Lane, Seq};
 use fedstream_service::shutdown::CancellationToken;
+use fedstream_wire::protocol::Protocol;
 use fedstream_wire::v2;
 
 use crate::lane::Shared;
-use crate::link::Link;
 use crate::ownership::Ownership;
+use crate::plan::Plan;
 use crate::trouble::Trouble;
 
 /// Why a lane stands meanwhile.
@@ -24,7 +27,13 @@ const CLOSING: &str = "the change to another receiver waits until the old one's 
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
 
-/// Notes where the lane's batches went until now.
+/// Notes in the lane's settings where its batches went until now.
+pub async fn note_former(shared: &Shared, lane: &Lane, from: &str) {
+    if let Err(error) = remember(shared, lane, from).await {
+        tracing::warn!(%lane, %error, "the former address is not in the lane's settings: known only here until it is closed");
+    }
+}
+
 async fn remember(shared: &Shared, lane: &Lane, before: &str) -> Result<(), lane_settings::Error> {
     let edit = |settings: &mut lane_settings::LaneSettings| {
         settings.batch_url_before.get_or_insert_with(|| before.to_owned());
@@ -42,10 +51,8 @@ pub async fn close_the_gate_before(
     from: Option<String>,
     leave: &CancellationToken,
 ) -> bool {
-    if let Some(from) = &from
-        && let Err(error) = remember(shared, lane, from).await
-    {
-        tracing::warn!(%lane, %error, "the former address is not in the lane's settings: known only here until it is closed");
+    if let Some(from) = &from {
+        note_former(shared, lane, from).await;
     }
     let epoch = ownership.epoch();
     let mut trouble = Trouble::none(lane, &shared.registry);
@@ -59,11 +66,11 @@ pub async fn close_the_gate_before(
             return true;
         };
         let forced = settings.batch_url_forced == Some(true);
-        let now = settings.batch_url.clone().unwrap_or_else(|| shared.config.batch_url());
+        let now = Plan::batch_url(&shared.config, &settings);
         let leaves_it = async {
             if !forced && *before != now {
                 shared.registry.update(lane, |view| view.stands = Some(CLOSING.to_owned()));
-                let closed = close(shared, &shared.link.to(before), lane, created, ownership).await;
+                let closed = close(shared, before, lane, created, ownership).await;
                 closed.map_err(|cause| format!("the old one can't be closed: {cause}"))?;
             }
             forget(shared, lane, before).await.map_err(|error| error.to_string())
@@ -101,14 +108,18 @@ async fn gone(lane: &Lane, ownership: &Ownership, leave: &CancellationToken) -> 
     false
 }
 
-/// An empty batch of this epoch, once to learn the gate and once to close it.
+/// An empty batch of this epoch to a receiver that has a gate, once to learn the gate and once to close it.
 async fn close(
     shared: &Shared,
-    link: &Link,
+    before: &str,
     lane: &Lane,
     created: Created,
     ownership: &Ownership,
 ) -> Result<(), String> {
+    if shared.link.to(before).ask().await? == Protocol::V1 {
+        return Ok(());
+    }
+    let link = shared.link.to(before); // which speaks what was found
     let mut gate: Option<GateId> = shared.gates.known(link.url());
     for _ in 0..2 {
         let header = v2::BatchHeader {

@@ -16,7 +16,7 @@ use fedstream_service::shutdown::CancellationToken;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::registry::Registry;
+use crate::lane::Shared;
 use crate::trouble::Trouble;
 
 /// Between two tries to take a lane that another holds. A lane that is given back is free at once; this is how long
@@ -54,20 +54,15 @@ enum Command {
 
 impl Ownership {
     /// Takes the lane as soon as nobody holds it; none when told to leave it before.
-    pub async fn take(
-        leases: &Leases,
-        lane: &Lane,
-        sender_id: &str,
-        registry: &Registry,
-        leave: &CancellationToken,
-    ) -> Option<Self> {
+    pub async fn take(shared: &Shared, lane: &Lane, leave: &CancellationToken) -> Option<Self> {
+        let (leases, registry, sender_id) = (&shared.leases, &shared.registry, &shared.sender_id);
         let mut trouble = Trouble::none(lane, registry);
         loop {
             match leases.take(&lane.key(), sender_id, Epoch(0)).await {
                 Ok(Taken::Ours(lease)) => {
                     trouble.over(lease.epoch.0);
                     registry.update(lane, |view| view.stands = None);
-                    return Some(Self::keep(leases.clone(), lane.clone(), lease));
+                    return Some(Self::keep(shared, lane.clone(), lease));
                 }
                 Ok(Taken::Held { owner, epoch }) => {
                     let until = format!("{owner} has it until it gives it back, or its lease ends");
@@ -84,11 +79,12 @@ impl Ownership {
         }
     }
 
-    fn keep(leases: Leases, lane: Lane, lease: Lease) -> Self {
+    fn keep(shared: &Shared, lane: Lane, lease: Lease) -> Self {
+        let leases = shared.leases.clone();
         let (held, held_here) = watch::channel(Held::Until(lease.until));
         let (commands, received) = mpsc::channel(1);
         let epoch = lease.epoch;
-        tokio::spawn(Keeper { leases, lane, lease, held, commands: received }.run());
+        shared.keepers.spawn(Keeper { leases, lane, lease, held, commands: received }.run());
         Self { epoch, held: held_here, commands }
     }
 
@@ -158,7 +154,7 @@ impl Keeper {
             let command = tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => command,
-                    None => return, // the lane's task is gone; the entry expires by itself
+                    None => return self.release().await, // the lane's task is gone, and its epoch is fenced off by the next
                 },
                 () = tokio::time::sleep_until(renew_at) => {
                     match self.leases.renew(&mut self.lease).await {
@@ -184,13 +180,17 @@ impl Keeper {
                     }
                 }
                 Command::Release { reply } => {
-                    if let Err(error) = self.leases.release(self.lease).await {
-                        tracing::warn!(lane = %self.lane, %error, "the lease is not given back: it expires by itself");
-                    }
+                    self.release().await;
                     reply.send(()).ok(); // nobody waits any more
                     return;
                 }
             }
+        }
+    }
+
+    async fn release(self) {
+        if let Err(error) = self.leases.release(self.lease).await {
+            tracing::warn!(lane = %self.lane, %error, "the lease is not given back: it expires by itself");
         }
     }
 

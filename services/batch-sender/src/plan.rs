@@ -6,11 +6,14 @@ use std::time::Duration;
 use fedstream_jetstream::ReaderOptions;
 use fedstream_jetstream::lane_settings::LaneSettings;
 use fedstream_lane::{Event, Lane, Profile, WindowLimits};
+use fedstream_wire::protocol::Protocol;
+use fedstream_wire::v1;
 
 use crate::config::Config;
 use crate::lane::Shared;
 
-/// Handed-on activities that are remembered beyond a window: what is settled and waits to be trimmed.
+/// Handed-on activities that are remembered beyond a window and as much that is settled and not trimmed (more than that
+/// a window does not let happen): what is on its way between the two.
 const REMEMBERED_BESIDE_A_WINDOW: usize = 2048;
 
 /// How one lane is carried.
@@ -38,19 +41,30 @@ pub struct ReadPlan {
 }
 
 impl Plan {
-    /// What holds for this lane now.
+    /// What holds for this lane now, towards a receiver that takes this format.
     #[must_use]
-    pub fn of(shared: &Shared, lane: &Lane) -> Self {
-        Self::new(&shared.config, shared.settings.for_lane(lane))
+    pub fn of(shared: &Shared, lane: &Lane, protocol: Protocol) -> Self {
+        Self::new(&shared.config, shared.settings.for_lane(lane), protocol)
     }
 
-    fn new(config: &Config, settings: LaneSettings) -> Self {
-        let limits = limits(config.window_limits(), &settings);
+    /// Where the batches of a lane with these settings go.
+    #[must_use]
+    pub fn batch_url(config: &Config, settings: &LaneSettings) -> String {
+        settings.batch_url.clone().unwrap_or_else(|| config.batch_url())
+    }
+
+    /// What holds for a lane with these settings.
+    #[must_use]
+    pub fn new(config: &Config, settings: LaneSettings, protocol: Protocol) -> Self {
+        let mut limits = limits(config.window_limits(), &settings);
+        if protocol == Protocol::V1 {
+            limits = v1_limits(limits, &settings, config.v1_batch_bytes.get());
+        }
         let mut options = ReaderOptions::default();
         options.max_batch = settings.max_batch.unwrap_or(options.max_batch);
         options.max_expires = settings.max_expires_s.map_or(options.max_expires, Duration::from_secs);
-        let reader = ReadPlan { options, remember: limits.items + REMEMBERED_BESIDE_A_WINDOW };
-        let batch_url = settings.batch_url.clone().unwrap_or_else(|| config.batch_url());
+        let reader = ReadPlan { options, remember: 2 * limits.items + REMEMBERED_BESIDE_A_WINDOW };
+        let batch_url = Self::batch_url(config, &settings);
         Self { limits, reader, profile: settings.profile, batch_url, settings }
     }
 
@@ -73,7 +87,7 @@ impl Plan {
             events.push(Event::Pause(self.is_paused()));
         }
         // Said in so many words, and not just left out: it lifts the pause after refusals too.
-        if self.settings.paused == Some(false) {
+        if self.settings.paused == Some(false) && before.settings.paused != Some(false) {
             events.push(Event::Resume);
         }
         if let Some(seq) = self.settings.park.filter(|_| self.settings.park != before.settings.park) {
@@ -109,6 +123,21 @@ fn limits(config: WindowLimits, settings: &LaneSettings) -> WindowLimits {
     }
 }
 
+/// One batch at a time: a v1 receiver knows no order between two. So it may be large, and sizes are those of its JSON.
+fn v1_limits(limits: WindowLimits, settings: &LaneSettings, most: usize) -> WindowLimits {
+    let own = settings.batch_bytes.map_or(usize::MAX, |own| usize::try_from(own).unwrap_or(usize::MAX));
+    let batch_bytes = own.min(most).saturating_sub(v1::BATCH_OVERHEAD_BYTES);
+    WindowLimits {
+        batch_bytes,
+        posts: 1,
+        in_flight_items: limits.batch_items,
+        in_flight_bytes: batch_bytes,
+        items: limits.batch_items.saturating_mul(2),
+        bytes: batch_bytes.saturating_mul(2),
+        ..limits
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,9 +146,13 @@ mod tests {
     use fedstream_service::config::{Environment, load_from};
 
     fn plan(json: &str) -> Plan {
+        plan_for(json, Protocol::V2)
+    }
+
+    fn plan_for(json: &str, protocol: Protocol) -> Plan {
         let pairs = [("FED_SITE", "near"), ("BATCH_RECEIVER_DOMAIN", "far.example")];
         let config: Config = load_from(&SERVICE, &Environment::from_pairs(&pairs)).unwrap();
-        Plan::new(&config, LaneSettings::read(json.as_bytes()).unwrap())
+        Plan::new(&config, LaneSettings::read(json.as_bytes()).unwrap(), protocol)
     }
 
     #[test]
@@ -140,6 +173,16 @@ mod tests {
     }
 
     #[test]
+    fn a_v1_receiver_gets_one_batch_at_a_time_and_never_more_than_it_takes() {
+        let limits = plan_for("{}", Protocol::V1).limits;
+        let most = 19 * 1024 * 1024 - v1::BATCH_OVERHEAD_BYTES;
+        assert_eq!((limits.posts, limits.batch_items, limits.in_flight_items, limits.items), (1, 100, 100, 200));
+        assert_eq!((limits.batch_bytes, limits.in_flight_bytes, limits.bytes), (most, most, 2 * most));
+        let own = |json| plan_for(json, Protocol::V1).limits.batch_bytes;
+        assert_eq!((own(r#"{"batch_bytes":2000}"#), own(r#"{"batch_bytes":60000000}"#)), (1998, most));
+    }
+
+    #[test]
     fn a_window_hears_of_what_changed_and_of_nothing_else() {
         let before = plan("{}");
         assert_eq!(plan("{}").changes_from(&before), []);
@@ -148,7 +191,10 @@ mod tests {
             plan(r#"{"paused":false}"#).changes_from(&plan(r#"{"paused":true}"#)),
             [Event::Pause(false), Event::Resume]
         );
-        assert_eq!(plan(r#"{"paused":false}"#).changes_from(&before), [Event::Resume]);
+        let resumed = plan(r#"{"paused":false}"#);
+        assert_eq!(resumed.changes_from(&before), [Event::Resume]);
+        let also = plan(r#"{"paused":false,"profile":"lemmy"}"#);
+        assert_eq!(also.changes_from(&resumed), [], "it was said before");
         assert_eq!(plan(r#"{"park":7}"#).changes_from(&before), [Event::ParkHead { seq: Seq(7) }]);
         let faster = plan(r#"{"batch_items":7}"#);
         assert_eq!(faster.changes_from(&before), [Event::Limits(faster.limits)]);

@@ -31,6 +31,8 @@ pub struct LaneView {
     pub posts: usize,
     /// Where its batches go.
     pub batch_url: Option<String>,
+    /// In which format, as far as is known.
+    pub protocol: Option<String>,
     /// What became of an activity last, and when.
     pub last_outcome: Option<String>,
     /// Parked since this owner started.
@@ -46,6 +48,9 @@ pub struct LaneView {
     /// What its window waits for.
     #[serde(skip)]
     pub stands: Option<String>,
+    /// Nothing but refusals: activities leave the lane, one by one.
+    #[serde(skip)]
+    pub refusing: bool,
     /// Why the lane does not move, in one line; none when it does.
     pub why: Option<String>,
 }
@@ -91,7 +96,7 @@ impl Registry {
     /// How many lanes don't move, for the readiness page.
     #[must_use]
     pub fn in_trouble(&self) -> usize {
-        self.lock().values().filter(|view| view.trouble.is_some()).count()
+        self.lock().values().filter(|view| view.trouble.is_some() || view.refusing).count()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, LaneView>> {

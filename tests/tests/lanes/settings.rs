@@ -99,7 +99,7 @@ async fn of_an_invalid_entry_the_page_shows_field_and_reason_and_the_last_valid_
     entries.set(KEY, &json!({"batch_items": 0, "colour": "red"})).await;
     entries.set("nonsense", &json!({})).await;
     let expected = [
-        "inbox.home_test.a_test: batch_items: is 0, must be 1 to 10000",
+        "inbox.home_test.a_test: batch_items: is 0, must be 1 to 1000",
         "inbox.home_test.a_test: colour: no such setting",
         "nonsense: key: ",
     ];

@@ -73,7 +73,7 @@ impl Owner {
             };
             let ended = tokio::select! {
                 ended = link.post(&wire, traceparent, settle) => ended,
-                () = cancel.cancelled() => Ended { end: End::Lost, cause: None },
+                () = cancel.cancelled() => Ended::called_off(),
             };
             let span = Span::current();
             span.record("fedstream.end", tracing::field::debug(ended.end));

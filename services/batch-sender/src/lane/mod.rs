@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   lease ─▶ (close the gate of the receiver it went to before) ─▶ one owner, one epoch ─▶ why it let go
-//!     ▲                                                                   │
-//!     └───── a new epoch: stale, or its batches go elsewhere ◀────────────┤
-//!                                 given back: idle, leaving, made anew ◀──┘
+//!     ▲                                                                       │
+//!     └── a new epoch: stale; its batches go elsewhere, or in another format ◀┤
+//!                                 given back: idle, leaving, made anew ◀──────┘
 //! ```
 
 mod actions;
@@ -38,10 +38,7 @@ const EPOCH_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Carries a lane of the stream that was created at `created`, until it is idle, somebody else's, the service leaves,
 /// or the stream is another one.
 pub async fn carry(shared: Arc<Shared>, lane: Lane, created: Created, leave: CancellationToken) {
-    let id = &shared.sender_id;
-    let Some(mut ownership) = Ownership::take(&shared.leases, &lane, id, &shared.registry, &leave).await else {
-        return;
-    };
+    let Some(mut ownership) = Ownership::take(&shared, &lane, &leave).await else { return };
     shared.registry.update(&lane, |view| view.owner = Some(shared.sender_id.clone()));
     let mut stale_pause = Duration::ZERO;
     let mut from = None;
@@ -65,6 +62,7 @@ pub async fn carry(shared: Arc<Shared>, lane: Lane, created: Created, leave: Can
                 from = Some(before);
                 Epoch(0)
             }
+            Released::Reformatted => Epoch(0),
             Released::Stale { known, proven, floor } => {
                 if proven {
                     stale_pause = Duration::ZERO;

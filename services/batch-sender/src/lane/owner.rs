@@ -16,6 +16,7 @@ use std::sync::Arc;
 use fedstream_jetstream::{Created, StoredMessage, definitions};
 use fedstream_lane::{Epoch, Event, Lane, Moment, PostId, SendWindow, Seq, Standing, Start};
 use fedstream_service::shutdown::CancellationToken;
+use fedstream_wire::protocol::Protocol;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -23,8 +24,10 @@ use tokio::time::Instant;
 use super::reports::Report;
 use super::shared::Shared;
 use crate::budget::Share;
+use crate::clock::WallClock;
 use crate::held::{Held, HeldQueue};
-use crate::link::Link;
+use crate::link::{Link, V1_GATE, v1_bytes_of};
+use crate::moving;
 use crate::ownership::{self, Ownership};
 use crate::plan::{Plan, ReadPlan};
 use crate::reading::{LaneReading, Reading};
@@ -41,6 +44,8 @@ pub(super) enum Released {
     Anew(String),
     /// Its batches are to go elsewhere; they went here.
     Moved { from: String },
+    /// Its receiver takes batches of another format now.
+    Reformatted,
     /// It is somebody else's, or may be; settled up to there.
     LeaseLost { why: String, floor: Seq },
     /// The far side knows a later owner. `proven`: this one had outcomes before.
@@ -81,10 +86,13 @@ pub(super) struct Owner {
     reading: watch::Sender<ReadPlan>,
     leave: CancellationToken,
     share: Share,
+    clock: WallClock,
     /// The lane could not be read when it was tried last.
     unread: bool,
     /// It drains because its batches are to go elsewhere.
     moving: bool,
+    /// It drains because its receiver takes another format.
+    reformatting: bool,
     /// The operator's wish for this sequence is out of date, and is being taken out of the settings.
     pub(super) forgotten: Option<Seq>,
 }
@@ -100,14 +108,17 @@ impl Owner {
         let (reporter, reports) = mpsc::channel(EVENTS_MAX);
         let (subject, trouble) = (lane.subject(), Trouble::none(&lane, &shared.registry));
         let epoch = ownership.epoch();
-        let plan = Plan::of(&shared, &lane);
-        let link = shared.link.to(&plan.batch_url);
+        let settings = shared.settings.for_lane(&lane);
+        let link = shared.link.to(&Plan::batch_url(&shared.config, &settings));
+        let plan = Plan::new(&shared.config, settings, link.protocol());
         let (reading, _) = watch::channel(plan.reader);
         shared.registry.update(&lane, |view| {
-            (view.epoch, view.trouble, view.batch_url) = (epoch.0, None, Some(plan.batch_url.clone()));
+            (view.epoch, view.trouble, view.batch_url) = (epoch.0, None, Some(link.url().to_owned()));
+            view.protocol = link.known_protocol().map(|known| known.to_string());
         });
         Self {
             share: shared.budget.share(),
+            clock: WallClock::new(),
             shared,
             lane,
             subject,
@@ -130,6 +141,7 @@ impl Owner {
             leave,
             unread: false,
             moving: false,
+            reformatting: false,
             forgotten: None,
         }
     }
@@ -151,10 +163,16 @@ impl Owner {
     async fn turn(&mut self, reading: &mut LaneReading) -> Released {
         let idle_after = self.shared.config.lane_idle.get();
         let mut settings = self.shared.settings.snapshot();
+        let mut formats = self.link.formats().changes();
         let mut busy_at = Instant::now();
         self.lease.mark_changed();
         settings.mark_changed();
+        formats.mark_changed();
         loop {
+            if let Some(ahead_ms) = self.clock.step() {
+                tracing::warn!(lane = %self.lane, epoch = %self.epoch, ahead_ms, "the wall clock stepped: deadlines are worked out anew");
+                self.tell(Event::ClockStepped { ahead_ms });
+            }
             self.act();
             self.forget_park();
             self.show();
@@ -177,6 +195,10 @@ impl Owner {
                 Ok(()) = settings.changed() => {
                     settings.mark_unchanged();
                     self.settings_changed();
+                }
+                Ok(()) = formats.changed() => {
+                    formats.mark_unchanged();
+                    self.formats_changed();
                 }
                 () = sleep_until(wake_at), if wake_at.is_some() => {}
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => pass_a_panic_on(ended),
@@ -204,7 +226,13 @@ impl Owner {
 
     /// Why it let go, when nothing is in flight any more.
     pub(super) fn drained(&self) -> Released {
-        if self.moving { Released::Moved { from: self.link.url().to_owned() } } else { Released::Done }
+        if self.moving {
+            Released::Moved { from: self.link.url().to_owned() }
+        } else if self.reformatting {
+            Released::Reformatted
+        } else {
+            Released::Done
+        }
     }
 
     pub(super) fn lost(&self, why: String) -> Released {
@@ -238,7 +266,7 @@ impl Owner {
 
     /// Other settings hold from now on; another receiver only after a drain.
     fn settings_changed(&mut self) {
-        let plan = Plan::of(&self.shared, &self.lane);
+        let plan = Plan::of(&self.shared, &self.lane, self.link.protocol());
         if plan == self.plan {
             return;
         }
@@ -252,6 +280,21 @@ impl Owner {
         if moves && !self.moving {
             tracing::info!(lane = %self.lane, epoch = %self.epoch, to = self.plan.batch_url, "the lane drains, to go to another receiver");
             self.moving = true;
+            // Written down before the drain: a crash in between must not forget whose gate is to be closed.
+            let (shared, lane, from) = (Arc::clone(&self.shared), self.lane.clone(), self.link.url().to_owned());
+            self.tasks.spawn(async move { moving::note_former(&shared, &lane, &from).await });
+            self.drain();
+        }
+    }
+
+    /// A receiver takes another format now; if it is this lane's, what is in flight is over before anything goes in it.
+    fn formats_changed(&mut self) {
+        let known = self.link.known_protocol();
+        self.shared.registry.update(&self.lane, |view| view.protocol = known.map(|known| known.to_string()));
+        let from = self.link.protocol();
+        if known.is_some_and(|known| known != from) && !self.reformatting {
+            tracing::info!(lane = %self.lane, epoch = %self.epoch, to = self.link.url(), %from, "the lane drains: its batch-receiver takes another format");
+            self.reformatting = true;
             self.drain();
         }
     }
@@ -273,8 +316,13 @@ impl Owner {
                 tracing::error!(lane = %self.lane, epoch = %self.epoch, seq = held.seq.0, why, "a message can't be read: it will be parked");
                 Event::ReadUnreadable { seq: held.seq, bytes: held.message_bytes() }
             }
-            (Ok(_), bytes) => {
+            (Ok(item), bytes) => {
                 let deadline = held.deadline.map(|deadline| self.shared.moment_of(deadline));
+                let bytes = match self.link.protocol() {
+                    // One that can't go in a batch has no size in it, and takes memory all the same.
+                    Protocol::V1 => v1_bytes_of(item, usize::MAX).ok().or(bytes),
+                    Protocol::V2 => bytes,
+                };
                 Event::Read { seq: held.seq, bytes: bytes.unwrap_or_default(), deadline }
             }
         };
@@ -291,7 +339,10 @@ impl Owner {
             ownership::Held::Until(until) => self.shared.moment(*until),
             ownership::Held::Lost(_) => Moment(0),
         };
-        let gate = self.shared.gates.known(self.link.url());
+        let gate = match self.link.protocol() {
+            Protocol::V1 => Some(V1_GATE),
+            Protocol::V2 => self.shared.gates.known(self.link.url()),
+        };
         let start = Start { epoch: self.epoch, floor, gate, lease_until };
         let mut window = SendWindow::new(start, self.plan.limits, self.shared.config.backoff());
         for event in self.plan.at_start() {
@@ -304,16 +355,18 @@ impl Owner {
         let Some(window) = &self.window else { return };
         self.share.set(window.bytes());
         let oldest = self.held.head().and_then(|held| held.received_at).map(fedstream_wire::rfc3339);
-        let drains = || match self.moving {
+        let drains = || match (self.moving, self.reformatting) {
             _ if !window.is_draining() => None,
-            true => Some("it drains, to go to another receiver".to_owned()),
-            false => Some("it drains, to be given back".to_owned()),
+            (true, _) => Some("it drains, to go to another receiver".to_owned()),
+            (false, true) => Some("it drains, to go on in another batch format".to_owned()),
+            (false, false) => Some("it drains, to be given back".to_owned()),
         };
         let stands = window.standing().map(|standing| self.in_words(standing)).or_else(drains);
         self.shared.registry.update(&self.lane, |view| {
             (view.floor, view.held, view.failures) = (window.floor().0, window.len(), window.failures());
             (view.in_flight, view.posts, view.oldest) = (window.in_flight(), window.posts(), oldest);
             view.stands = stands;
+            view.refusing = window.is_paused_by_rejections();
         });
     }
 

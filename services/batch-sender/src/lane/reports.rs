@@ -39,7 +39,7 @@ impl Owner {
         }
         match (paused_before, window.is_paused_by_rejections()) {
             (false, true) => {
-                let help = "a wrong override, scheme or firewall? it goes on when one is accepted, or by paused: false in its settings";
+                let help = "a wrong override, scheme or firewall? it goes on when one is accepted, or by fedctl resume";
                 tracing::error!(%lane, epoch, refusals = self.plan.limits.rejections_max, help, "nothing but refusals: the lane pauses, and single activities are tried");
             }
             (true, false) => tracing::info!(%lane, epoch, "one was accepted: the lane goes on"),
@@ -81,7 +81,7 @@ impl Owner {
         let first = posted.and_then(|posted| posted.unanswered.front().copied());
         self.note_attempt(&ended, first);
         match (ended.end, ended.cause) {
-            (End::Done, None) => {}
+            (End::Done | End::Lost, None) => {} // done, or called off
             (End::Lost, _) if called_back => {}
             (End::NewGate(gate), _) => {
                 let lane = &self.lane;

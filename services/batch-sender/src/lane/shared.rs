@@ -10,6 +10,7 @@ use fedstream_lane::{GateId, Moment};
 use fedstream_service::shutdown::CancellationToken;
 use time::OffsetDateTime;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
 use crate::config::Config;
@@ -26,6 +27,8 @@ pub struct Shared {
     pub broker: Broker,
     /// Who owns which lane.
     pub leases: Leases,
+    /// The tasks that keep leases, and give them back.
+    pub keepers: TaskTracker,
     /// For parked copies.
     pub publisher: Publisher,
     /// To the batch-receiver that lanes go to which name no other.

@@ -1,0 +1,287 @@
+//! The link to a batch-receiver: one POST, and what its answer means to the window, in either batch format.
+//!
+//! ```text
+//!   post ─▶ probe: which format does it take? ─┬─▶ v2: a line for each outcome, as soon as it is known
+//!           (a GET, where that is not sure)    └─▶ v1: one array, when all is over
+//! ```
+//!
+//! Nothing is retried here, and nothing is posted in a format that the receiver is not known to take: the window
+//! decides what is posted again, and a lane whose receiver takes the other format starts anew.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fedstream_lane::{Answer, End, GateId, Seq};
+use fedstream_wire::encoding::Encoding;
+use fedstream_wire::protocol::Protocol;
+use fedstream_wire::v2::{Batch, GATE_HEADER};
+use http::header::{AUTHORIZATION, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderValue};
+use reqwest::{Certificate, Client, RequestBuilder, Response};
+
+pub use probe::Formats;
+pub use v1::bytes_of as v1_bytes_of;
+
+use crate::config::Config;
+
+mod probe;
+mod v1;
+mod v2;
+
+/// A connection that can't be made in this time won't be: three round trips of the worst link, twice.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A proxy on the way may close an idle connection after 60 s; ours goes first.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// Longest refusal that is read, bytes.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+
+/// The gate of every v1 receiver, for windows: it has none, and is never asked for one.
+pub const V1_GATE: GateId = GateId(1);
+
+/// Why the link can't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The HTTP client.
+    #[error("the HTTP client can't be made")]
+    Client(#[from] reqwest::Error),
+    /// The certificate authorities.
+    #[error("BATCH_RECEIVER_CA_FILE={path}: {fault}", path = .path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// Not readable, not PEM, or nothing in it.
+        fault: String,
+    },
+    /// The credential has a character that an HTTP header can't carry. Its value is in no message.
+    #[error("HTTP_BATCH_AUTHORIZATION has a character that an HTTP header can't carry")]
+    Authorization,
+    /// The user agent has one.
+    #[error("HTTP_USER_AGENT has a character that an HTTP header can't carry")]
+    UserAgent,
+}
+
+/// How a POST ended, and the reason in words where there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// For the window.
+    pub end: End,
+    /// For people.
+    pub cause: Option<String>,
+}
+
+impl Ended {
+    /// Given up, or never begun, for a reason that is no failure: nobody has to hear of it.
+    #[must_use]
+    pub fn called_off() -> Self {
+        Self { end: End::Lost, cause: None }
+    }
+
+    fn because(end: End, cause: impl Into<String>) -> Self {
+        Self { end, cause: Some(cause.into()) }
+    }
+
+    fn lost(cause: impl Into<String>) -> Self {
+        Self::because(End::Lost, cause)
+    }
+}
+
+/// Posts batches to one URL, in one format.
+#[derive(Clone, Debug)]
+pub struct Link {
+    client: Client,
+    url: String,
+    protocol: Protocol,
+    formats: Arc<Formats>,
+    authorization: Option<HeaderValue>,
+    user_agent: HeaderValue,
+    compression: Encoding,
+    answer_timeout: Duration,
+    v1: v1::Bounds,
+}
+
+impl Link {
+    /// The link of this configuration. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        // reqwest needs a process-wide TLS provider: `Broker::connect` has installed it.
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            // One connection a POST: over HTTP/2 all lanes would share one, and its bound on streams would let the lanes of
+            // a destination that hangs starve the others.
+            .http1_only()
+            .tcp_nodelay(true)
+            .tcp_keepalive(Duration::from_secs(30))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy();
+        if let Some(path) = &config.receiver_ca_file {
+            // Instead of the system's, not beside them: who names an authority means that one.
+            builder = builder.tls_certs_only(authorities(path)?);
+        }
+        let client = builder.build()?;
+        let authorization = match config.bearer_token() {
+            None => None,
+            Some(token) => {
+                let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| Error::Authorization)?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        let formats = Formats::new(config.protocol.fixed());
+        let url = config.batch_url();
+        Ok(Self {
+            client,
+            protocol: formats.of(&url).unwrap_or(Protocol::V2),
+            url,
+            formats: Arc::new(formats),
+            authorization,
+            user_agent: HeaderValue::from_str(&config.user_agent).map_err(|_| Error::UserAgent)?,
+            compression: config.compression,
+            answer_timeout: config.answer_timeout.get(),
+            v1: v1::Bounds { batch_bytes: config.v1_batch_bytes.get(), answer_timeout: config.v1_answer_timeout.get() },
+        })
+    }
+
+    /// The same link to another batch-receiver, in the format that it is known to take, and ours as long as that is not
+    /// known. The credential goes along: who may change a lane's settings may name its receiver.
+    #[must_use]
+    pub fn to(&self, url: &str) -> Self {
+        let protocol = self.formats.of(url).unwrap_or(Protocol::V2);
+        Self { url: url.to_owned(), protocol, ..self.clone() }
+    }
+
+    /// Where batches go.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// In which format.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// What is known of all receivers.
+    #[must_use]
+    pub fn formats(&self) -> &Formats {
+        &self.formats
+    }
+
+    /// The format that the receiver takes, as far as is known now.
+    #[must_use]
+    pub fn known_protocol(&self) -> Option<Protocol> {
+        self.formats.of(&self.url)
+    }
+
+    /// Which format the receiver takes: as it is known, or as it says now.
+    ///
+    /// # Errors
+    /// It doesn't say.
+    pub async fn ask(&self) -> Result<Protocol, String> {
+        self.formats.find(self).await.map(|found| found.protocol)
+    }
+
+    /// Posts a batch, calls `settle` for each outcome as it is known, and says how it ended.
+    pub async fn post<F, S>(&self, batch: &Batch, traceparent: Option<String>, settle: F) -> Ended
+    where
+        F: FnMut(Seq, Answer) -> S,
+        S: Future<Output = ()>,
+    {
+        if !self.formats.is_sure(&self.url) {
+            match self.formats.find(self).await {
+                // Nothing was sent: no activity can have been at the instance.
+                Err(cause) => return Ended::because(End::Refused { retry_after_ms: None }, cause),
+                Ok(found) if found.protocol != self.protocol => return Ended::called_off(),
+                // The batch was empty, and only asks for the gate: that is in the answer already.
+                Ok(found) if batch.header.gate.is_none() && found.gate.is_some() => {
+                    let end = found.gate.map_or(End::Lost, End::NewGate);
+                    return Ended { end, cause: None };
+                }
+                Ok(_) => {}
+            }
+        }
+        match self.protocol {
+            Protocol::V1 => self.post_v1(batch, traceparent, settle).await,
+            Protocol::V2 => self.post_v2(batch, traceparent, settle).await,
+        }
+    }
+
+    /// What every batch request has.
+    fn request(&self, traceparent: Option<String>) -> RequestBuilder {
+        let mut request = self.client.post(&self.url).header(USER_AGENT, &self.user_agent);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if let Some(traceparent) = traceparent {
+            request = request.header("traceparent", traceparent);
+        }
+        request
+    }
+
+    /// Notes whether an answer's head is one that a receiver of this format gives.
+    fn note_answer(&self, response: &Response) {
+        let ours = gate_of(response.headers()).is_some();
+        match self.protocol {
+            Protocol::V2 if ours => self.formats.confirm(&self.url),
+            Protocol::V1 if !ours && response.status().is_success() => self.formats.confirm(&self.url),
+            _ => self.formats.doubt(&self.url),
+        }
+    }
+
+    /// Nothing came, or not all of it: perhaps it is another receiver by the next time.
+    fn lost(&self, cause: impl Into<String>) -> Ended {
+        self.formats.doubt(&self.url);
+        Ended::lost(cause)
+    }
+}
+
+/// Which life of our batch-receiver an answer is from; the existing batcher's has none.
+fn gate_of(headers: &HeaderMap) -> Option<GateId> {
+    headers.get(GATE_HEADER)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// The beginning of a refusal's body; what can't be read in time is left out.
+async fn refusal_body(response: &mut Response, within: Duration) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Ok(Some(chunk))) = tokio::time::timeout(within, response.chunk()).await {
+        body.extend_from_slice(&chunk);
+        if body.len() > REFUSAL_BYTES_MAX {
+            break;
+        }
+    }
+    body
+}
+
+/// The certificates of BATCH_RECEIVER_CA_FILE.
+fn authorities(path: &Path) -> Result<Vec<Certificate>, Error> {
+    let fault = |fault: String| Error::Authorities { path: path.to_owned(), fault };
+    let pem = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| fault(chain(&error)))?;
+    if certificates.is_empty() { Err(fault("has no certificate in it".to_owned())) } else { Ok(certificates) }
+}
+
+fn retry_after_ms(response: &Response) -> Option<u64> {
+    response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(seconds_to_ms)
+}
+
+fn seconds_to_ms(seconds: u64) -> u64 {
+    seconds.saturating_mul(1000)
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
