@@ -29,4 +29,4 @@ pub use lane::{INBOX_SUBJECTS, InvalidSubject, Lane};
 pub use memory::{Memory, MemoryLimits};
 pub use outcome::{Answer, Final, InvalidReason, ParkReason};
 pub use profile::{InvalidProfile, Profile};
-pub use window::{Action, Batch, End, Event, SendWindow, Standing, Start, StopReason, WindowLimits};
+pub use window::{Action, Batch, End, Event, SendWindow, Settle, Standing, Start, StopReason, WindowLimits};

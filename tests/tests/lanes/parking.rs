@@ -35,7 +35,11 @@ async fn without_a_probe_another_lane_of_the_same_instance_is_the_witness() {
         .behave_where(None, Behaviour::rejects(500, BROKEN), move |seen| seen.lane == LANE && poisonous(seen));
     pipeline.sender("a.test", "home.test").send_many(5).await;
     let attempts = || pipeline.instance().seen().iter().filter(|seen| seen.status == Some(500)).count();
-    becomes_true("it has failed often enough", SOON, || attempts() > 5).await.unwrap();
+    becomes_true("it has failed", SOON, || attempts() > 0).await.unwrap();
+    let first =
+        pipeline.instance().seen().iter().find(|seen| seen.status == Some(500)).map(|seen| seen.arrived).unwrap();
+    let enough = || attempts() > 5 && first.elapsed() > 2 * POISON_AFTER;
+    becomes_true("it has failed often and long enough", SOON, enough).await.unwrap();
     // For as long as nobody speaks for the instance, all of them may be its own fault.
     assert_eq!(copies::all(&pipeline).await.len(), 0);
     pipeline.sender("b.test", "home.test").send_many(1).await;

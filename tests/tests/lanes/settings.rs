@@ -52,12 +52,12 @@ async fn the_window_and_the_linger_of_a_lane_change_while_it_runs() {
 
     // Nothing is answered, so a window fills and stays so.
     pipeline.instance().freeze();
-    set(&pipeline, &entries, &json!({"batch_items": 2, "window_batches": 3})).await;
+    set(&pipeline, &entries, &json!({"batch_items": 2, "window_batches": 3, "linger_ms": 10_000})).await;
     sender.send_many(30).await;
     for (window, posts, in_flight) in [
-        (json!({"batch_items": 2, "window_batches": 3}), 3, 5),
-        (json!({"batch_items": 2, "window_batches": 5}), 5, 9),
-        (json!({"batch_items": 2, "window_batches": 9, "window_items": 14}), 7, 13),
+        (json!({"batch_items": 2, "window_batches": 3, "linger_ms": 10_000}), 3, 5),
+        (json!({"batch_items": 2, "window_batches": 5, "linger_ms": 10_000}), 5, 9),
+        (json!({"batch_items": 2, "window_batches": 9, "window_items": 14, "linger_ms": 10_000}), 7, 13),
     ] {
         entries.set(KEY, &window).await;
         // One of them was the first, and went by itself.

@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use fedstream_jetstream::{Created, StoredMessage, definitions};
-use fedstream_lane::{Epoch, Event, Lane, Moment, PostId, SendWindow, Seq, Standing, Start};
+use fedstream_lane::{Epoch, Event, Lane, Moment, PostId, SendWindow, Seq, Settle, Standing, Start};
 use fedstream_service::shutdown::CancellationToken;
 use fedstream_wire::protocol::Protocol;
 use tokio::sync::{mpsc, watch};
@@ -246,7 +246,11 @@ impl Owner {
 
     fn drain(&mut self) {
         match &mut self.window {
-            Some(window) => window.handle(self.shared.now(), Event::Drain),
+            Some(window) => {
+                let elsewhere = self.moving || self.reformatting;
+                let settle = if elsewhere { Settle::All } else { Settle::Oldest };
+                window.handle(self.shared.now(), Event::Drain(settle));
+            }
             None => self.released = Some(self.drained()),
         }
     }

@@ -103,8 +103,8 @@ async fn what_is_not_valid_is_never_stored() {
     let error = lane_settings::store(&broker, &key(), &items(0)).await.expect_err("refused");
     assert_eq!(
         error.to_string(),
-        "the settings of inbox.a_example.sender_example are refused: batch_items: is 0, must be 1 to 10000 (an answer has \
-         a line for each)"
+        "the settings of inbox.a_example.sender_example are refused: batch_items: is 0, must be 1 to 1000 (a receiver \
+         takes 1,000 (its FED_BATCH_ITEMS_MAX))"
     );
     assert_eq!(lane_settings::load(&broker, &key()).await.expect("an answer"), None);
     store(&broker, &key(), &items(3)).await;

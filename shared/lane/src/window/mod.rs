@@ -25,7 +25,7 @@ use evidence::Evidence;
 use flight::{Cancel, Flight, Post};
 
 pub(crate) use view::WindowView;
-pub use vocabulary::{Action, Batch, End, Event, Standing, Start, StopReason, WindowLimits};
+pub use vocabulary::{Action, Batch, End, Event, Settle, Standing, Start, StopReason, WindowLimits};
 
 mod evidence;
 mod flight;
@@ -97,7 +97,7 @@ pub struct SendWindow {
     trim_failed: bool,
     /// The sender's own parked head: nothing is posted until it is purged.
     purge_first: Option<Seq>,
-    draining: bool,
+    draining: Option<Settle>,
     stop: Option<StopReason>,
     stopped: bool,
 }
@@ -132,7 +132,7 @@ impl SendWindow {
             trim_due: Moment(0),
             trim_failed: false,
             purge_first: None,
-            draining: false,
+            draining: None,
             stop: None,
             stopped: false,
         }
@@ -161,7 +161,7 @@ impl SendWindow {
             Event::Resume => self.resume(),
             Event::ParkHead { seq } => self.operator_parks = Some(seq),
             Event::ClockStepped { ahead_ms } => self.clock_stepped(ahead_ms),
-            Event::Drain => self.drain(),
+            Event::Drain(settle) => self.drain(settle),
         }
         invariants::window(self);
     }
@@ -188,7 +188,10 @@ impl SendWindow {
     /// Is there room for the lane's next activity?
     #[must_use]
     pub fn has_room(&self) -> bool {
-        !self.draining && self.stop.is_none() && self.items.len() < self.limits.items && self.bytes < self.limits.bytes
+        !self.is_draining()
+            && self.stop.is_none()
+            && self.items.len() < self.limits.items
+            && self.bytes < self.limits.bytes
     }
 
     /// Is nothing waiting, in flight, on its way to be parked or to be trimmed?
@@ -200,7 +203,7 @@ impl SendWindow {
     /// Was it told to post nothing more?
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining
+        self.draining.is_some()
     }
 
     /// Everything up to here is settled.
@@ -479,11 +482,13 @@ impl SendWindow {
         self.limits = limits;
     }
 
-    /// What is posted and not the oldest would hold the lane for a window's time: the next owner posts it again.
-    fn drain(&mut self) {
-        self.draining = true;
-        let oldest = self.flight.posts.iter().find(|post| !post.abandoned).map(|post| post.id);
-        self.flight.call_back(|post| Some(post.id) != oldest);
+    fn drain(&mut self, settle: Settle) {
+        self.draining = Some(settle);
+        if settle == Settle::Oldest {
+            // A window's time is longer than a grace period; a batch's is not.
+            let oldest = self.flight.posts.iter().find(|post| !post.abandoned).map(|post| post.id);
+            self.flight.call_back(|post| Some(post.id) != oldest);
+        }
     }
 
     /// Deadlines are on the wall clock, and the window's time is not.
@@ -577,7 +582,7 @@ impl SendWindow {
         {
             return Some(Action::Park { seq: item.seq, reason });
         }
-        if self.paused || self.draining || self.purge_first.is_some() {
+        if self.paused || self.is_draining() || self.purge_first.is_some() {
             return None;
         }
         let (place, reason) = self.unfit_head()?;
@@ -617,7 +622,7 @@ impl SendWindow {
 
     /// Does this item wait, and no POST that was given up still carries it?
     fn waits_alone(&self, item: &Item) -> bool {
-        item.state == State::Waiting && !self.draining && !self.paused && !self.flight.carries(item.seq)
+        item.state == State::Waiting && !self.is_draining() && !self.paused && !self.flight.carries(item.seq)
     }
 
     /// When the next trim may start; none where there is nothing to trim, or one is on its way.
@@ -626,16 +631,17 @@ impl SendWindow {
             return None;
         }
         // A drain and a parked head don't wait for the interval, but a broker that refuses is left alone all the same.
-        let at_once = (self.draining || self.purge_first.is_some()) && !self.trim_failed;
+        let at_once = (self.is_draining() || self.purge_first.is_some()) && !self.trim_failed;
         Some(if at_once { Moment(0) } else { self.trim_due })
     }
 
     fn is_drained(&self) -> bool {
-        self.draining
-            && self.flight.live() == 0
-            && !self.is_parking()
-            && self.settled_untrimmed == 0
-            && self.trimming.is_none()
+        let settled = match self.draining {
+            None => false,
+            Some(Settle::Oldest) => self.flight.live() == 0,
+            Some(Settle::All) => self.flight.is_empty(),
+        };
+        settled && !self.is_parking() && self.settled_untrimmed == 0 && self.trimming.is_none()
     }
 
     fn is_parking(&self) -> bool {
@@ -649,7 +655,7 @@ impl SendWindow {
 
     /// When the next batch may go; none where nothing may go before something happens.
     fn post_due(&self) -> Option<Moment> {
-        if self.draining || self.paused || self.stop.is_some() || self.purge_first.is_some() {
+        if self.is_draining() || self.paused || self.stop.is_some() || self.purge_first.is_some() {
             return None;
         }
         // A broker that does not trim would let the lane run away from it, and all of it would come again.

@@ -54,7 +54,7 @@ impl WindowView<'_> {
 
     pub(crate) fn something_will_happen(&self) -> bool {
         let w = self.window;
-        let nothing_wanted = w.items.is_empty() || w.draining || w.paused || w.stop.is_some();
+        let nothing_wanted = w.items.is_empty() || w.is_draining() || w.paused || w.stop.is_some();
         nothing_wanted
             || !w.flight.is_empty()
             || w.is_parking()

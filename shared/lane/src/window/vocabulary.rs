@@ -116,8 +116,18 @@ pub enum Event {
         /// By how much it is ahead of where it would have been, milliseconds.
         ahead_ms: i64,
     },
-    /// Post nothing more; settle what is in flight.
-    Drain,
+    /// Post nothing more, and settle what is in flight.
+    Drain(Settle),
+}
+
+/// How much of what is in flight is settled before an owner leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Settle {
+    /// The oldest POST; the others are called back. The next owner posts them to the same receiver, which remembers what
+    /// it delivered.
+    Oldest,
+    /// Every POST, those that were given up too: the lane goes on at a receiver that remembers nothing of it.
+    All,
 }
 
 /// How a POST ended.

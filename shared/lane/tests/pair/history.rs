@@ -301,7 +301,7 @@ impl History {
             Fault::CrashSender(ms) => self.crash(sender, ms),
             Fault::PauseSender(ms) => self.senders[sender].paused_until = self.now + ms,
             Fault::CrashReceiver => self.crash_far(),
-            Fault::HandOver => self.tell(sender, Event::Drain),
+            Fault::HandOver => self.tell(sender, Event::Drain(fedstream_lane::Settle::Oldest)),
             Fault::OperatorPauses(ms) => {
                 self.set(|settings| settings.paused = true);
                 self.after(ms, What::Unpause);

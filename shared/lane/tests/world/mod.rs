@@ -119,7 +119,7 @@ impl World {
             Op::Crash => self.crash(),
             Op::TakeOver(knows_the_gate) => self.take_over(knows_the_gate),
             Op::Renew => self.renew(),
-            Op::Drain => self.tell_newest(Event::Drain),
+            Op::Drain => self.tell_newest(Event::Drain(fedstream_lane::Settle::Oldest)),
             Op::SetPaused(paused) => self.tell_newest(Event::Pause(paused)),
             Op::Resume => self.tell_newest(Event::Resume),
             Op::ParkHead(which) => {
