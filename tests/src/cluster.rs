@@ -176,7 +176,9 @@ mod tests {
         let mut cluster = Cluster::start().await.unwrap();
         let jetstream = cluster.jetstream().await.unwrap();
         let config = Config { name: "T".into(), subjects: vec!["t".into()], num_replicas: 3, ..Config::default() };
-        jetstream.create_stream(config).await.unwrap();
+        // A cluster that has just settled may not know all of its peers yet ("no suitable peers").
+        let made = async || jetstream.create_stream(config.clone()).await.ok().map(drop);
+        eventually("a stream on three nodes", LEADER, made).await.unwrap();
         jetstream.publish("t", "x".into()).await.unwrap().await.unwrap();
         let leader = cluster.leader_of("T").await.unwrap();
         cluster.node_mut(leader).kill9();

@@ -1,8 +1,11 @@
 //! Streams that somebody configured dangerously: the service refuses to start, and names the stream and the field.
 
+use std::time::Duration;
+
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::Config;
 use fedstream_tests::broker::{self, Broker};
+use fedstream_tests::eventually::eventually;
 use serde_json::{Value, json};
 
 use crate::process::{Env, Taken, right, run, set};
@@ -104,7 +107,9 @@ async fn refused(
     field: &str,
     change: &Value,
 ) {
-    jetstream.create_stream(inbox_with(change)).await.unwrap_or_else(|error| panic!("{change}: {error}"));
+    // The broker may still be busy with the files of the one of that name that was deleted a moment ago.
+    let made = async || jetstream.create_stream(inbox_with(change)).await.ok().map(drop);
+    eventually(format_args!("a stream with {change}"), Duration::from_secs(10), made).await.expect("made");
     let mut env = right_with_free_ports(service, broker);
     settings.iter().for_each(|(name, value)| set(&mut env, name, *value));
     let ended = run(service, &[], env).await;
