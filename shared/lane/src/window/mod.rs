@@ -20,15 +20,18 @@
 use std::collections::VecDeque;
 
 use crate::guard::{self, Guard};
-use crate::{Backoff, Epoch, Final, GateId, Moment, ParkReason, PostId, Seq, invariants};
+use crate::{Backoff, Epoch, GateId, Moment, ParkReason, Seq, invariants};
 use evidence::Evidence;
-use flight::{Cancel, Flight, Post};
+use flight::{Cancel, Flight};
 
 pub(crate) use view::WindowView;
 pub use vocabulary::{Action, Batch, End, Event, Settle, Standing, Start, StopReason, WindowLimits};
 
+mod answers;
 mod evidence;
 mod flight;
+mod parking;
+mod posting;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -301,154 +304,6 @@ impl SendWindow {
         self.items.push_back(item);
     }
 
-    fn outcome(&mut self, now: Moment, post: PostId, seq: Seq, outcome: Final) {
-        let Some(carrier) = self.flight.get_mut(post) else { return };
-        #[expect(clippy::expect_used, reason = "a shell's bug: it lets only the next expected sequence through")]
-        let at =
-            carrier.unanswered.iter().position(|(carried, _)| *carried == seq).expect("an outcome that was not due");
-        carrier.unanswered.remove(at);
-        carrier.answered = true;
-        let live = !carrier.abandoned;
-        let settles = |item: &&mut Item| {
-            let its_own = item.seq == seq || !guard::holds(Guard::OwnLine) && item.seq < seq;
-            // One that became overdue while a POST that was given up still carried it has its outcome all the same.
-            let open = State::Unfit(ParkReason::Expired);
-            its_own && (matches!(item.state, State::Waiting | State::InFlight) || item.state == open)
-        };
-        let mut counted = false;
-        for item in self.items.iter_mut().filter(settles) {
-            counted = true;
-            item.state = match outcome.park_reason() {
-                Some(reason) if guard::holds(Guard::CopyBeforeSettled) => State::Refused(reason),
-                _ => State::Settled,
-            };
-        }
-        if counted {
-            self.count_rejection(now, outcome);
-        }
-        if live {
-            self.gate_is_proven();
-        }
-        // A probe that is refused is no progress: the next one comes a longer backoff later.
-        if live && !self.is_paused_by_rejections() {
-            self.backoff.progressed();
-        }
-        self.raise_floor();
-    }
-
-    /// So many refusals in a row without a 2xx ("already received" aside) are no bad activities.
-    fn count_rejection(&mut self, now: Moment, outcome: Final) {
-        match outcome {
-            Final::Delivered => self.rejections = 0,
-            Final::Duplicate => {}
-            Final::Rejected | Final::Expired | Final::Unprocessed => {
-                self.rejections = (self.rejections + 1).min(self.limits.rejections_max);
-                if self.is_paused_by_rejections() {
-                    self.backoff.failed(now, None, 0);
-                    self.flight.call_back(|post| !post.unanswered.is_empty());
-                }
-            }
-        }
-    }
-
-    fn ended(&mut self, now: Moment, post: PostId, end: End, jitter: u16) {
-        let Some((place, post)) = self.flight.remove(post) else { return };
-        if let End::StaleEpoch(known) = end {
-            self.stop.get_or_insert(StopReason::StaleEpoch { known });
-        }
-        if post.abandoned && guard::holds(Guard::AbandonedEndsAreVoid) {
-            return;
-        }
-        let all_answered = post.unanswered.is_empty();
-        self.rewind(place, &post, end);
-        if matches!(end, End::Done | End::Retry { .. } | End::Gap) {
-            self.gate_is_proven();
-        }
-        match end {
-            End::Done if all_answered => self.grow(),
-            End::NewGate(gate) => self.new_gate(now, gate, jitter),
-            End::StaleEpoch(_) => {}
-            End::Unfit if post.size > 1 => self.halve(&post),
-            End::Lost if post.cancel != Cancel::No => {}
-            End::Lost if post.size > 1 && !post.answered => {
-                self.halve(&post); // it may be too large for the link to carry in time
-                self.failed(now, None, jitter);
-            }
-            End::Retry { seq, status, alive, retry_after_ms } => {
-                if evidence::is_fault(status) {
-                    self.note_fault(now, seq, alive);
-                }
-                self.failed(now, retry_after_ms, jitter);
-            }
-            End::Overloaded { retry_after_ms } | End::Refused { retry_after_ms } => {
-                self.failed(now, retry_after_ms, jitter);
-            }
-            End::Done | End::Unfit | End::Gap | End::Lost => self.failed(now, None, jitter),
-        }
-    }
-
-    /// What this POST carried waits again, and what was posted after it. A gap or a new gate say that something before it
-    /// is missing too.
-    fn rewind(&mut self, place: usize, ended: &Post, end: End) {
-        if end == End::Done && ended.unanswered.is_empty() {
-            return;
-        }
-        let from = if matches!(end, End::Gap | End::NewGate(_)) { 0 } else { place };
-        let mut again: Vec<Seq> = ended.unanswered.iter().map(|(seq, _)| *seq).collect();
-        for post in self.flight.posts.iter_mut().skip(from).filter(|post| !post.abandoned) {
-            post.abandoned = true;
-            again.extend(post.unanswered.iter().map(|(seq, _)| *seq));
-        }
-        for item in self.items.iter_mut().filter(|item| item.state == State::InFlight && again.contains(&item.seq)) {
-            item.state = State::Waiting;
-        }
-        if let (End::Retry { seq, .. }, false) = (end, guard::holds(Guard::RewindOnRetry)) {
-            self.items.iter_mut().filter(|item| item.seq == seq).for_each(|item| item.state = State::Settled);
-            self.raise_floor();
-        }
-    }
-
-    /// Back to full size: POSTs by doubling, batches by an eighth, for each batch that is refused again costs a crossing.
-    fn grow(&mut self) {
-        self.posts_allowed = (self.posts_allowed * 2).min(self.limits.posts.max(1));
-        if self.gate.is_some() {
-            let grown = self.batch_items + (self.batch_items / 8).max(1);
-            self.batch_items = grown.min(self.limits.batch_items.max(1));
-        }
-    }
-
-    /// Smaller batches than this one; never larger ones than now, for it may be of a time with other limits.
-    fn halve(&mut self, ended: &Post) {
-        self.batch_items = self.batch_items.min(ended.size / 2);
-    }
-
-    fn failed(&mut self, now: Moment, retry_after_ms: Option<u64>, jitter: u16) {
-        self.backoff.failed(now, retry_after_ms, jitter);
-        self.posts_allowed = 1;
-    }
-
-    fn new_gate(&mut self, now: Moment, gate: GateId, jitter: u16) {
-        if self.gate_unproven {
-            self.backoff.failed(now, None, jitter);
-            self.gate_alternates = true;
-        }
-        self.gate = Some(gate);
-        self.gate_unproven = true;
-    }
-
-    /// The far side took a batch in the life that it was meant for.
-    fn gate_is_proven(&mut self) {
-        (self.gate_unproven, self.gate_alternates) = (false, false);
-    }
-
-    fn note_fault(&mut self, now: Moment, seq: Seq, alive: bool) {
-        let limits = self.limits;
-        match self.evidence.as_mut().filter(|evidence| evidence.seq == seq) {
-            Some(evidence) => evidence.again(now, alive, limits.poison_attempts, limits.poison_after_ms),
-            None => self.evidence = Some(Evidence::new(seq, now)),
-        }
-    }
-
     fn parked(&mut self, seq: Seq) {
         if let Some(item) = self.items.iter_mut().find(|item| item.seq == seq && item.state == State::Parking) {
             item.state = State::Settled;
@@ -563,68 +418,6 @@ impl SendWindow {
         self.post_due().is_some_and(|due| now >= due).then(|| Action::Post(self.form_batch(now)))
     }
 
-    fn note_overdue(&mut self, now: Moment) {
-        if !guard::holds(Guard::DeadlineBeforePost) {
-            return;
-        }
-        let overdue =
-            |item: &&mut Item| item.state == State::Waiting && item.deadline.is_some_and(|deadline| now >= deadline);
-        for item in self.items.iter_mut().filter(overdue) {
-            item.state = State::Unfit(ParkReason::Expired);
-        }
-    }
-
-    /// What the instance refused, in any place; what the sender itself takes out of the way, at the head only.
-    fn next_park(&mut self) -> Option<Action> {
-        let refused = self.items.iter_mut().find(|item| matches!(item.state, State::Refused(_)));
-        if let Some(item) = refused
-            && let State::Refused(reason) = std::mem::replace(&mut item.state, State::Parking)
-        {
-            return Some(Action::Park { seq: item.seq, reason });
-        }
-        if self.paused || self.is_draining() || self.purge_first.is_some() {
-            return None;
-        }
-        let (place, reason) = self.unfit_head()?;
-        let item = self.items.get_mut(place)?;
-        item.state = if guard::holds(Guard::ParkBeforeTrim) { State::Parking } else { State::Settled };
-        let seq = item.seq;
-        if guard::holds(Guard::PurgeBeforeNext) {
-            self.purge_first = Some(seq);
-        }
-        self.raise_floor();
-        Some(Action::Park { seq, reason })
-    }
-
-    /// The head, where it is not to be posted any more; and why.
-    fn unfit_head(&self) -> Option<(usize, ParkReason)> {
-        let unfit = |item: &Item| match item.state {
-            State::Unfit(reason) => Some(reason),
-            State::Waiting => self.unwanted(item.seq),
-            _ => None,
-        };
-        let places = if guard::holds(Guard::OnlyTheHeadIsParked) { 1 } else { self.items.len() };
-        self.items.iter().take(places).enumerate().find_map(|(place, item)| {
-            let reason = unfit(item)?;
-            // What was posted may still have its outcome: one that is parked as well would be told twice.
-            (!self.flight.carries(item.seq)).then_some((place, reason))
-        })
-    }
-
-    fn unwanted(&self, seq: Seq) -> Option<ParkReason> {
-        if self.operator_parks == Some(seq) {
-            return Some(ParkReason::Operator);
-        }
-        let poison =
-            self.evidence.is_some_and(|known| known.seq == seq && known.is_enough(self.limits.poison_attempts));
-        poison.then_some(ParkReason::Poison)
-    }
-
-    /// Does this item wait, and no POST that was given up still carries it?
-    fn waits_alone(&self, item: &Item) -> bool {
-        item.state == State::Waiting && !self.is_draining() && !self.paused && !self.flight.carries(item.seq)
-    }
-
     /// When the next trim may start; none where there is nothing to trim, or one is on its way.
     fn trim_due(&self) -> Option<Moment> {
         if self.settled_untrimmed == 0 || self.trimming.is_some() {
@@ -648,123 +441,7 @@ impl SendWindow {
         self.items.iter().any(|item| matches!(item.state, State::Refused(_) | State::Parking))
     }
 
-    /// Single items are tried until one has an outcome.
-    fn is_probing(&self) -> bool {
-        self.backoff.failures() > 0 || self.is_paused_by_rejections()
-    }
-
-    /// When the next batch may go; none where nothing may go before something happens.
-    fn post_due(&self) -> Option<Moment> {
-        if self.is_draining() || self.paused || self.stop.is_some() || self.purge_first.is_some() {
-            return None;
-        }
-        // A broker that does not trim would let the lane run away from it, and all of it would come again.
-        if self.trim_failed && self.settled_untrimmed >= self.limits.items as u64 {
-            return None;
-        }
-        let live = self.flight.live();
-        let careful = self.is_probing() || self.gate_unproven || self.gate.is_none();
-        let most = if careful { 1 } else { self.posts_allowed };
-        if live >= most || self.is_paused_by_rejections() && !self.flight.is_empty() {
-            return None;
-        }
-        let (_, cut) = self.next_items()?;
-        let patient = match cut {
-            _ if live == 0 => Moment(0),
-            Cut::Full => Moment(0),
-            Cut::Waiting => self.linger_until,
-            // Some of what is in flight has its outcome soon; a batch of what little fits now would cost a crossing.
-            Cut::Window => return None,
-        };
-        Some(patient.max(self.rate_until).max(self.backoff.until().unwrap_or_default()))
-    }
-
-    /// The places of the next batch's items, and what bounds it; none where none may go. An empty batch asks for the gate.
-    fn next_items(&self) -> Option<(Vec<usize>, Cut)> {
-        let may_go = |item: &Item| item.state == State::Waiting && self.unwanted(item.seq).is_none();
-        let blocks =
-            |item: &Item| matches!(item.state, State::Unfit(_)) || item.state == State::Waiting && !may_go(item);
-        let first = self.items.iter().position(|item| may_go(item) || blocks(item))?;
-        if self.items.get(first).is_some_and(blocks) {
-            return None;
-        }
-        if self.gate.is_none() {
-            return Some((vec![], Cut::Full));
-        }
-        let (held_items, held_bytes) = self.flight.held();
-        let most = self.batch_most();
-        let (mut places, mut bytes) = (Vec::new(), 0);
-        for (place, item) in self.items.iter().enumerate().skip(first) {
-            match item.state {
-                State::Waiting if may_go(item) => {}
-                State::Settled | State::Refused(_) | State::Parking => continue, // had its outcome: nothing overtakes it
-                State::Waiting | State::Unfit(_) | State::InFlight => break,
-            }
-            if places.len() >= most || !places.is_empty() && bytes + item.bytes > self.limits.batch_bytes {
-                return Some((places, Cut::Full));
-            }
-            let fits = held_items + places.len() < self.limits.in_flight_items
-                && held_bytes + bytes + item.bytes <= self.limits.in_flight_bytes;
-            // An item that is larger than the window goes alone.
-            if !fits && held_items + places.len() > 0 {
-                return (!places.is_empty()).then_some((places, Cut::Window));
-            }
-            places.push(place);
-            bytes += item.bytes;
-        }
-        let cut = if places.len() >= most { Cut::Full } else { Cut::Waiting };
-        (!places.is_empty()).then_some((places, cut))
-    }
-
-    fn batch_most(&self) -> usize {
-        if self.is_probing() {
-            return 1;
-        }
-        // With a rate, a batch is what the rate allows in a second: no burst at the instance.
-        let by_rate =
-            self.limits.rate_per_s.map_or(usize::MAX, |rate| usize::try_from(rate.get()).unwrap_or(usize::MAX));
-        self.batch_items.min(by_rate).max(1)
-    }
-
-    fn form_batch(&mut self, now: Moment) -> Batch {
-        let places = self.next_items().map(|(places, _)| places).unwrap_or_default();
-        let prev = match places.first() {
-            Some(0) | None => self.floor,
-            Some(first) if guard::holds(Guard::PrevIsTheItemBefore) => self.items[first - 1].seq,
-            Some(first) => Seq(self.items[*first].seq.0 - 1),
-        };
-        let id = self.flight.free_id();
-        let mut unanswered = Vec::with_capacity(places.len());
-        for place in places {
-            let item = &mut self.items[place];
-            item.state = State::InFlight;
-            unanswered.push((item.seq, item.bytes));
-        }
-        if let Some(rate) = self.limits.rate_per_s {
-            let takes_ms = unanswered.len() as u64 * 1000 / u64::from(rate.get());
-            self.rate_until = self.rate_until.max(now).after_ms(takes_ms);
-        }
-        self.linger_until = now.after_ms(self.limits.linger_ms);
-        let items: Vec<Seq> = unanswered.iter().map(|(seq, _)| *seq).collect();
-        let (size, cancel) = (items.len(), Cancel::No);
-        self.flight.posts.push(Post { id, unanswered, size, answered: false, abandoned: false, cancel });
-        let batch = Batch { post: id, gate: self.gate, floor: self.floor, prev, items };
-        invariants::posted(self, &batch);
-        batch
-    }
-
     pub(crate) fn view(&self) -> WindowView<'_> {
         WindowView { window: self }
     }
-}
-
-/// What bounds a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cut {
-    /// Its own limits.
-    Full,
-    /// What waits.
-    Waiting,
-    /// What is in flight already.
-    Window,
 }

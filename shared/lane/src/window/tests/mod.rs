@@ -1,6 +1,7 @@
 //! The window, one rule a test.
 
 use super::*;
+use crate::{Final, PostId};
 
 mod parking;
 mod pausing;
