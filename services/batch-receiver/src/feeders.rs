@@ -64,6 +64,10 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Feeding {
     of: Option<(Arc<Feeders>, Lane)>,
+    /// It may be at the instance: a v1 batch that is refused before its turn has fed nothing.
+    began: bool,
+    /// When the lane's last batch before it had gone; none where there was no feeder of its format.
+    left_before: Option<Instant>,
 }
 
 /// A v1 batch's turn at its lane.
@@ -95,6 +99,7 @@ impl Feeders {
                 return Err(Error::TooManyLanes(lanes.len()));
             }
         }
+        let mut left_before = lanes.get(lane).map(|feeder| feeder.left);
         let feeder = lanes.entry(lane.clone()).or_insert_with(|| Feeder::new(protocol, now));
         if feeder.protocol != protocol {
             if !feeder.is_quiet(now, self.quiet) {
@@ -102,9 +107,10 @@ impl Feeders {
                 return Err(Error::TwoFeeders { lane: lane.clone(), by: feeder.protocol });
             }
             *feeder = Feeder::new(protocol, now);
+            left_before = None;
         }
         feeder.batches += 1;
-        Ok(Feeding { of: Some((self.clone(), lane.clone())) })
+        Ok(Feeding { of: Some((self.clone(), lane.clone())), began: protocol == Protocol::V2, left_before })
     }
 
     /// The lanes that are fed, for `/lanes`.
@@ -145,24 +151,31 @@ impl Feeding {
     /// For tests that have no lane.
     #[cfg(test)]
     pub fn of_no_lane() -> Self {
-        Self { of: None }
+        Self { of: None, began: false, left_before: None }
     }
 
     /// Waits until every earlier v1 batch of the lane is over. Those who wait are served in their order.
-    pub async fn turn(self) -> Turn {
+    pub async fn turn(mut self) -> Turn {
         let lock =
             self.of.as_ref().and_then(|(feeders, lane)| feeders.lanes().get(lane).map(|feeder| feeder.turn.clone()));
         // A lane that is fed is known, so the lock is always the lane's own.
-        Turn { _turn: lock.unwrap_or_default().lock_owned().await, _feeding: self }
+        let turn = lock.unwrap_or_default().lock_owned().await;
+        self.began = true;
+        Turn { _turn: turn, _feeding: self }
     }
 }
 
 impl Drop for Feeding {
     fn drop(&mut self) {
         let Some((feeders, lane)) = self.of.take() else { return };
-        if let Some(feeder) = feeders.lanes().get_mut(&lane) {
-            feeder.batches -= 1;
-            feeder.left = Instant::now();
+        let mut lanes = feeders.lanes();
+        let Some(feeder) = lanes.get_mut(&lane) else { return };
+        feeder.batches -= 1;
+        match self.left_before {
+            _ if self.began => feeder.left = Instant::now(),
+            Some(left) => feeder.left = feeder.left.min(left),
+            None if feeder.batches == 0 => drop(lanes.remove(&lane)),
+            None => {}
         }
     }
 }
@@ -176,12 +189,12 @@ mod tests {
         Lane { destination: "b.example".parse().expect("name"), source: source.parse().expect("name") }
     }
 
-    #[test]
-    fn a_lane_is_its_feeders_until_it_has_been_quiet() {
+    #[tokio::test]
+    async fn a_lane_is_its_feeders_until_it_has_been_quiet() {
         for (ours, other) in [(Protocol::V1, Protocol::V2), (Protocol::V2, Protocol::V1)] {
             let feeders = Arc::new(Feeders::new(10, QUIET));
-            drop(feeders.enter(&lane("a.example"), ours).expect("nobody feeds it"));
-            drop(feeders.enter(&lane("a.example"), ours).expect("its own"));
+            drop(feeders.enter(&lane("a.example"), ours).expect("nobody feeds it").turn().await);
+            drop(feeders.enter(&lane("a.example"), ours).expect("its own").turn().await);
             let refused = Err(Error::TwoFeeders { lane: lane("a.example"), by: ours });
             for _ in 0..2 {
                 assert_eq!(feeders.enter(&lane("a.example"), other).map(drop), refused, "it was fed just now");
@@ -201,6 +214,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_v1_batch_that_is_refused_before_its_turn_has_fed_nothing() {
+        let feeders = Arc::new(Feeders::new(10, QUIET));
+        drop(feeders.enter(&lane("a.example"), Protocol::V1).expect("nobody feeds it"));
+        assert!(
+            feeders.enter(&lane("a.example"), Protocol::V2).is_ok(),
+            "another lane of that batch was not to be had"
+        );
+        let feeders = Arc::new(Feeders::new(10, QUIET));
+        drop(feeders.enter(&lane("a.example"), Protocol::V1).expect("nobody feeds it").turn().await);
+        assert!(feeders.enter(&lane("a.example"), Protocol::V2).is_err(), "this one had its turn");
+    }
+
+    #[tokio::test]
     async fn two_v1_batches_of_a_lane_take_turns_in_their_order() {
         let feeders = Arc::new(Feeders::new(10, QUIET));
         let enter = |source| feeders.enter(&lane(source), Protocol::V1).expect("its own").turn();
@@ -216,17 +242,18 @@ mod tests {
         assert_eq!(feeders.page()[0]["batches"], 0);
     }
 
-    #[test]
-    fn only_lanes_that_were_fed_lately_are_remembered() {
+    #[tokio::test]
+    async fn only_lanes_that_were_fed_lately_are_remembered() {
         let feeders = Arc::new(Feeders::new(1, QUIET));
-        drop(feeders.enter(&lane("a.example"), Protocol::V1));
+        drop(feeders.enter(&lane("a.example"), Protocol::V1).expect("nobody feeds it").turn().await);
         let one_more = feeders.enter(&lane("c.example"), Protocol::V1).map(drop);
         assert_eq!(one_more, Err(Error::TooManyLanes(1)));
         assert!(feeders.enter(&lane("d.example"), Protocol::V2).is_ok(), "the gates bound those");
 
         let feeders = Arc::new(Feeders::new(1, Duration::ZERO));
         drop(feeders.enter(&lane("a.example"), Protocol::V1));
-        assert!(feeders.enter(&lane("c.example"), Protocol::V1).is_ok());
+        let fed = feeders.enter(&lane("c.example"), Protocol::V1);
+        assert!(fed.is_ok());
         assert_eq!(feeders.lanes().len(), 1);
     }
 }

@@ -67,6 +67,8 @@ async fn the_window_and_the_linger_of_a_lane_change_while_it_runs() {
     pipeline.settle(SOON).await.assert_clean(31);
 
     // With a linger what comes after a batch in flight is gathered; without one it goes by itself.
+    let told = || batches::done(&pipeline.batch_receiver).iter().map(|done| done.items).sum::<u64>();
+    becomes_true("the log has every batch until here", SOON, || told() == 31).await.unwrap();
     let begun = batches::done(&pipeline.batch_receiver).len();
     set(&pipeline, &entries, &json!({"linger_ms": 10_000})).await;
     pipeline.instance().freeze();

@@ -181,7 +181,10 @@ fn own(activity_id: String, status: u16, received: &Received) -> Entry {
         status,
         headers: headers(&received.headers),
         content_type: received.headers.get(CONTENT_TYPE).map(text),
-        body: received.headers.get(CONTENT_LENGTH).and_then(|_| body(received.body.as_ref()?)),
+        // The format passes a body only beside its length; what a refusal says decides what becomes of the activity.
+        body: Some(())
+            .filter(|()| (400..500).contains(&status) || received.headers.contains_key(CONTENT_LENGTH))
+            .and_then(|()| body(received.body.as_ref()?)),
     }
 }
 

@@ -19,6 +19,7 @@ use serde::de::MapAccess;
 use time::OffsetDateTime;
 
 use super::json::{self, At, Fields};
+use super::text::Text;
 use crate::profile::{self, Reading};
 
 /// How much of the instance's answer a refusal keeps, bytes: as in v2.
@@ -242,9 +243,9 @@ pub(super) struct Partial {
     time: Option<String>,
     activity_id: Option<String>,
     status: Option<u64>,
-    headers: Option<Vec<(String, String)>>,
-    content_type: Option<String>,
-    body: Option<String>,
+    headers: Option<Vec<(Text, Text)>>,
+    content_type: Option<Text>,
+    body: Option<Text>,
 }
 
 impl Fields for Entry {
@@ -277,9 +278,9 @@ impl Fields for Entry {
                 .ok()
                 .filter(|status| (100..1000).contains(status))
                 .ok_or_else(|| ("status", format!("{status} is no HTTP status")))?,
-            headers: need("headers", entry.headers)?,
-            content_type: entry.content_type,
-            body: entry.body,
+            headers: need("headers", entry.headers)?.into_iter().map(|(name, value)| (name.0, value.0)).collect(),
+            content_type: entry.content_type.map(|text| text.0),
+            body: entry.body.map(|text| text.0),
         })
     }
 }

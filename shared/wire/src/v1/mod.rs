@@ -10,6 +10,7 @@
 pub mod answer;
 pub mod batch;
 mod json;
+mod text;
 pub mod unfit;
 
 pub use answer::{Again, AnswerError, Entry, Outcomes, Report, is_tolerable};
