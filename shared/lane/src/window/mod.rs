@@ -341,8 +341,9 @@ impl SendWindow {
         self.draining = Some(settle);
         if settle == Settle::Oldest {
             // A window's time is longer than a grace period; a batch's is not.
-            let oldest = self.flight.posts.iter().find(|post| !post.abandoned).map(|post| post.id);
-            self.flight.call_back(|post| Some(post.id) != oldest);
+            let at_work = |post: &&flight::Post| !post.abandoned && !post.unanswered.is_empty();
+            let oldest = self.flight.posts.iter().find(at_work).map(|post| post.id);
+            self.flight.call_back(|post| Some(post.id) != oldest && !post.unanswered.is_empty());
         }
     }
 

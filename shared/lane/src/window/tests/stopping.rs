@@ -84,3 +84,16 @@ fn a_lane_that_goes_to_another_receiver_waits_for_every_answer() {
     end(&mut window, 9_999, first.post, End::Lost);
     assert_eq!(window.poll(Moment(9_999)), Some(Action::Stop(StopReason::Drained)));
 }
+
+#[test]
+fn a_drain_does_not_call_back_the_one_that_is_at_work() {
+    let mut window = ready(&[10, 11, 12, 13]);
+    let (first, second) = (post(&mut window, 0), post(&mut window, 20));
+    for seq in [10, 11, 12] {
+        outcome(&mut window, first.post, seq, Final::Delivered);
+    }
+    window.handle(Moment(20), Event::Drain(Settle::Oldest));
+    assert_eq!(trim(&mut window, 20), (12, 3));
+    outcome(&mut window, second.post, 13, Final::Delivered);
+    assert_eq!(window.floor(), Seq(13));
+}
