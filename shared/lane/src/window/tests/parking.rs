@@ -57,8 +57,8 @@ fn a_head_whose_deadline_passes_while_it_backs_off_is_parked_on_time() {
     assert!(window.is_idle());
 }
 
-#[test]
-fn what_a_given_up_post_still_carries_is_not_parked_yet() {
+/// Item 10 is past its deadline, and a POST that was given up still carries it: nothing is done about it yet.
+fn overdue_in_a_given_up_post() -> (SendWindow, Batch) {
     let mut window = window_with(limits());
     for seq in [10, 11, 12, 13] {
         window.handle(Moment(0), Event::Read { seq: Seq(seq), bytes: 10, deadline: Some(Moment(500)) });
@@ -66,19 +66,19 @@ fn what_a_given_up_post_still_carries_is_not_parked_yet() {
     let (first, second) = (post(&mut window, 0), post(&mut window, 20));
     end(&mut window, 20, second.post, End::Gap);
     assert_eq!(window.poll(Moment(500)), None, "the first may still deliver 10");
+    (window, first)
+}
+
+#[test]
+fn what_a_given_up_post_still_carries_is_not_parked_yet() {
+    let (mut window, first) = overdue_in_a_given_up_post();
     end(&mut window, 500, first.post, End::Lost);
     parked_then_purged(&mut window, 10, ParkReason::Expired);
 }
 
 #[test]
 fn an_overdue_item_that_was_delivered_all_the_same_is_not_parked() {
-    let mut window = window_with(limits());
-    for seq in [10, 11, 12, 13] {
-        window.handle(Moment(0), Event::Read { seq: Seq(seq), bytes: 10, deadline: Some(Moment(500)) });
-    }
-    let (first, second) = (post(&mut window, 0), post(&mut window, 20));
-    end(&mut window, 20, second.post, End::Gap);
-    assert_eq!(window.poll(Moment(500)), None, "the first may still deliver 10");
+    let (mut window, first) = overdue_in_a_given_up_post();
     outcome(&mut window, first.post, 10, Final::Delivered);
     assert_eq!((window.floor(), trim(&mut window, 500)), (Seq(10), (10, 1)));
 }
