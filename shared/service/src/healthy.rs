@@ -48,7 +48,9 @@ fn get(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    // In one piece: a listener that answers the first line and closes would break the pipe of a second piece.
+    let request = format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut beginning = [0; 12]; // "HTTP/1.1 200"
     stream.read_exact(&mut beginning)?;
     Ok(String::from_utf8_lossy(&beginning).into_owned())
