@@ -1,18 +1,20 @@
 //! What a window wants done: POSTs, copies, purges.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use fedstream_jetstream::lane_settings::{self, Key, LaneSettings};
 use fedstream_jetstream::{definitions, purge};
 use fedstream_lane::{Action, Batch, End, ParkReason, PostId, Seq, StopReason};
-use fedstream_service::context;
+use fedstream_service::metrics::table::{BATCH_DURATION, BATCH_ITEMS};
 use fedstream_service::shutdown::CancellationToken;
+use fedstream_service::spans::KeyValue;
+use fedstream_service::{attributes, context, spans};
 use fedstream_wire::v2;
-use opentelemetry::trace::Status;
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::owner::{Owner, Posted, Released};
+use super::owner::{Came, Owner, Posted, Released};
 use super::reports::Report;
 use crate::link::Ended;
 use crate::ownership::NOT_RENEWED;
@@ -45,25 +47,27 @@ impl Owner {
     }
 
     fn post(&mut self, batch: &Batch) {
+        let (host, port) = self.link.server();
         let span = tracing::info_span!(
+            parent: None,
             "POST /batch",
-            otel.name = "POST /batch",
             otel.kind = "client",
-            messaging.system = "nats",
-            messaging.operation.name = "send",
-            messaging.operation.r#type = "send",
-            messaging.batch.message_count = batch.items.len(),
-            url.full = self.link.url(),
-            http.request.method = "POST",
-            fedstream.lane = %self.lane,
-            fedstream.epoch = self.epoch.0,
-            fedstream.end = tracing::field::Empty,
+            { attributes::HTTP_METHOD } = "POST",
+            { attributes::URL_FULL } = self.link.url(),
+            { attributes::SERVER_ADDRESS } = host,
+            { attributes::SERVER_PORT } = port,
+            { attributes::BATCH_MESSAGE_COUNT } = attributes::number(batch.items.len()),
+            { attributes::LANE } = %self.lane,
+            { attributes::EPOCH } = attributes::number(self.epoch.0),
+            { attributes::BATCH_END } = field::Empty,
         );
+        BATCH_ITEMS.record(batch.items.len() as f64, &[]);
         let items = self.begin_items(batch, &span);
         let wire = v2::Batch { header: self.batch_header(batch), items };
         let (link, reporter, post) = (self.link.clone(), self.reporter.clone(), batch.post);
         let cancel = CancellationToken::new();
-        let posted = Posted { unanswered: batch.items.iter().copied().collect(), cancel: cancel.clone() };
+        let unanswered = batch.items.iter().copied().collect();
+        let posted = Posted { unanswered, cancel: cancel.clone(), span: span.clone() };
         self.posted.insert(post, posted);
         let task = async move {
             let traceparent = context::current().map(|trace| trace.traceparent);
@@ -71,15 +75,10 @@ impl Owner {
                 let report = reporter.send(Report::Outcome(post, seq, answer));
                 async { drop(report.await) } // refused only when the owner is gone
             };
-            let ended = tokio::select! {
-                ended = link.post(&wire, traceparent, settle) => ended,
-                () = cancel.cancelled() => Ended::called_off(),
-            };
-            let span = Span::current();
-            span.record("fedstream.end", tracing::field::debug(ended.end));
-            if let (Some(cause), false) = (&ended.cause, matches!(ended.end, End::Done | End::NewGate(_))) {
-                span.set_status(Status::error(cause.clone()));
-            }
+            let began = Instant::now();
+            let ended = link.post(&wire, traceparent, &cancel, settle).await;
+            BATCH_DURATION.record(began.elapsed().as_secs_f64(), &[]);
+            tell(&Span::current(), &ended);
             drop(reporter.send(Report::Ended(post, ended)).await);
         };
         self.tasks.spawn(task.instrument(span));
@@ -87,17 +86,26 @@ impl Owner {
 
     /// Begins an attempt of each item, and links the attempts and the batch both ways.
     fn begin_items(&mut self, batch: &Batch, span: &Span) -> Vec<v2::BatchItem> {
+        let came = self.came.as_ref().map(Came::event);
+        if let Some((event, attributes)) = came.clone() {
+            spans::event(span, event, attributes);
+        }
         let batch_context = span.context();
         let mut items = Vec::with_capacity(batch.items.len());
         for seq in &batch.items {
-            let begun = self.held.get_mut(*seq).and_then(|held| held.begin(&self.lane, batch.post));
+            let begun = self.held.get_mut(*seq).and_then(|held| held.begin(&self.lane, self.epoch, batch.post));
             let Some((item, attempt)) = begun else {
                 unreachable!("the window posts only what it was given as readable, and not yet settled: {seq}");
             };
             context::link(span, Some(&attempt.context()));
             context::link(&attempt, Some(&batch_context));
+            if let Some((event, attributes)) = came.clone() {
+                spans::event(&attempt, event, attributes);
+            }
             items.push(item);
         }
+        // An empty batch only asks for the gate: whoever looks for an activity looks at the first that has any.
+        self.came.take_if(|_| !batch.items.is_empty());
         items
     }
 
@@ -126,18 +134,25 @@ impl Owner {
         let attempts = held.attempts.count;
         let activity_id = held.item.as_ref().map_or("", |item| item.activity_id.as_str());
         let (lane, epoch, seq_number) = (&self.lane, self.epoch.0, seq.0);
-        tracing::warn!(%lane, epoch, seq = seq_number, activity.id = activity_id, %reason, attempts, "an activity leaves its lane undelivered: a copy is parked");
+        let span = park::span(lane, self.epoch, held, reason);
+        span.in_scope(|| {
+            tracing::warn!(%lane, epoch, seq = seq_number, activity.id = activity_id, %reason, attempts, "an activity leaves its lane undelivered: a copy is parked");
+        });
         let copy = park::Copy::new(&self.lane, self.created, held, reason);
         self.shared.registry.update(&self.lane, |view| view.parked += 1);
-        let (publisher, reporter) = (self.shared.publisher.clone(), self.reporter.clone());
-        self.tasks.spawn(async move {
-            let trouble = |cause| {
+        let (publisher, reporter, series) = (self.shared.publisher.clone(), self.reporter.clone(), self.series.clone());
+        let parking = async move {
+            let trouble = |cause: String| {
+                let why = KeyValue::new(attributes::CAUSE, cause.clone());
+                spans::event(&Span::current(), attributes::PARK_FAILED, vec![why]);
                 let report = reporter.send(Report::Trouble(cause));
                 async { drop(report.await) } // refused only when the owner is gone
             };
             copy.store(publisher, trouble).await;
+            series.parked(reason);
             drop(reporter.send(Report::Parked(seq)).await);
-        });
+        };
+        self.tasks.spawn(parking.instrument(span));
     }
 
     /// Takes the operator's wish to park a sequence out of the settings once that is settled, parked or not: it is no wish
@@ -165,5 +180,17 @@ impl Owner {
             let result = purge::trim(&shared.broker, &definitions::inbox().name, &subject, upto, created).await;
             drop(reporter.send(Report::Trimmed { count, result }).await);
         });
+    }
+}
+
+/// Tells a POST's span how it ended.
+fn tell(span: &Span, ended: &Ended) {
+    span.record(attributes::BATCH_END, ended.name());
+    let cause = ended.cause.clone().unwrap_or_default();
+    if let Some(event) = ended.event() {
+        spans::event(span, event, vec![KeyValue::new(attributes::CAUSE, cause.clone())]);
+    }
+    if !matches!(ended.end, End::Done | End::NewGate(_)) && ended.cause.is_some() {
+        spans::failed(span, ended.name(), cause);
     }
 }
