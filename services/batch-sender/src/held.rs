@@ -4,13 +4,16 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use fedstream_jetstream::StoredMessage;
-use fedstream_lane::{Answer, Lane, PostId, Seq};
+use fedstream_lane::{Answer, Epoch, Lane, PostId, Seq};
 use fedstream_service::context;
 use fedstream_wire::micros;
 use fedstream_wire::stored::StoredActivity;
 use fedstream_wire::v2::BatchItem;
 use time::OffsetDateTime;
 use tracing::Span;
+
+use crate::attempt::Attempt;
+use crate::link::Ended;
 
 /// One activity between the stream and its final outcome.
 #[derive(Debug)]
@@ -27,10 +30,12 @@ pub struct Held {
     pub deadline: Option<OffsetDateTime>,
     /// What the instance said when it refused it.
     pub refusal: Option<Answer>,
+    /// It had a final outcome.
+    pub answered: bool,
     /// What became of it so far.
     pub attempts: Attempts,
-    /// The attempt that is going on, as a span in the activity's own trace, and its POST.
-    attempt: Option<(PostId, Span)>,
+    /// The attempt that is going on.
+    attempt: Option<Attempt>,
 }
 
 /// The attempts at one activity, for the copy that is parked.
@@ -68,7 +73,7 @@ impl Held {
             read.as_ref().map_or((None, None), |stored| (Some(stored.received_at), stored.deadline));
         let item = read.map(|stored| item(message.seq, stored)).map_err(|error| error.to_string());
         let (refusal, attempts, attempt) = (None, Attempts::default(), None);
-        Self { seq: message.seq, message, item, received_at, deadline, refusal, attempts, attempt }
+        Self { seq: message.seq, message, item, received_at, deadline, refusal, answered: false, attempts, attempt }
     }
 
     /// Its size in a batch; none when it can't be posted.
@@ -86,39 +91,21 @@ impl Held {
 
     /// Begins an attempt: a span that continues the activity's trace, and the item that carries the trace on.
     #[must_use]
-    pub fn begin(&mut self, lane: &Lane, post: PostId) -> Option<(BatchItem, Span)> {
+    pub fn begin(&mut self, lane: &Lane, epoch: Epoch, post: PostId) -> Option<(BatchItem, Span)> {
         let mut item = self.item.as_ref().ok()?.clone();
-        let span = tracing::info_span!(
-            "process",
-            otel.name = "process fed.inbox.{destination}.{source}",
-            otel.kind = "consumer",
-            messaging.system = "nats",
-            messaging.operation.name = "process",
-            messaging.operation.r#type = "process",
-            messaging.destination.name = lane.subject(),
-            messaging.destination.template = "fed.inbox.{destination}.{source}",
-            activitypub.activity.id = item.activity_id,
-            activitypub.remote.host = lane.source.as_str(),
-            fedstream.lane = %lane,
-            fedstream.seq = self.seq.0,
-            fedstream.outcome = tracing::field::Empty,
-            http.response.status_code = tracing::field::Empty,
-        );
-        context::continue_from(&span, context::extract(item.traceparent.as_deref(), item.tracestate.as_deref()));
+        let attempt = Attempt::begin(lane, epoch, post, self, &item);
+        let span = attempt.span().clone();
         if let Some(trace) = context::of(&span) {
             (item.traceparent, item.tracestate) = (Some(trace.traceparent), trace.tracestate);
         }
-        self.attempt = Some((post, span.clone()));
+        self.attempt = Some(attempt);
         Some((item, span))
     }
 
-    /// Ends the attempt, if one is going on.
-    pub fn end(&mut self, outcome: &str, status: Option<u16>) {
-        if let Some((_, span)) = self.attempt.take() {
-            span.record("fedstream.outcome", outcome);
-            if let Some(status) = status {
-                span.record("http.response.status_code", status);
-            }
+    /// Ends the attempt, if one is going on, with the instance's word.
+    pub fn end(&mut self, answer: &Answer) {
+        if let Some(attempt) = self.attempt.take() {
+            attempt.end(answer);
         }
     }
 }
@@ -142,11 +129,19 @@ fn item(seq: Seq, stored: StoredActivity) -> BatchItem {
 #[derive(Debug, Default)]
 pub struct HeldQueue {
     items: VecDeque<Held>,
+    /// The deadlines that are nearer than any of a later activity, in lane order: the first is the nearest of all.
+    deadlines: VecDeque<(Seq, OffsetDateTime)>,
 }
 
 impl HeldQueue {
     /// Adds what was read last.
     pub fn push(&mut self, held: Held) {
+        if let Some(deadline) = held.deadline {
+            while self.deadlines.back().is_some_and(|(_, before)| *before >= deadline) {
+                self.deadlines.pop_back();
+            }
+            self.deadlines.push_back((held.seq, deadline));
+        }
         self.items.push_back(held);
     }
 
@@ -161,15 +156,30 @@ impl HeldQueue {
         while self.items.front().is_some_and(|held| held.seq <= floor) {
             self.items.pop_front();
         }
+        while self.deadlines.front().is_some_and(|(seq, _)| *seq <= floor) {
+            self.deadlines.pop_front();
+        }
     }
 
-    /// Ends the attempts of one POST, or all that are going on.
-    pub fn end_attempts(&mut self, post: Option<PostId>, outcome: &str) {
+    /// Ends the attempts of a POST that had no outcome; of these at most `tried` was at the instance.
+    pub fn end_attempts(&mut self, post: PostId, ended: &Ended, tried: Option<Seq>) {
         for held in &mut self.items {
-            if held.attempt.as_ref().is_some_and(|(of, _)| post.is_none_or(|post| post == *of)) {
-                held.end(outcome, None);
+            if let Some(attempt) = held.attempt.take_if(|attempt| attempt.post() == post) {
+                attempt.again(ended, tried);
             }
         }
+    }
+
+    /// Ends all attempts: their owner lets go of the lane.
+    pub fn let_go(&mut self, event: &'static str, why: &str) {
+        for attempt in self.items.iter_mut().filter_map(|held| held.attempt.take()) {
+            attempt.let_go(event, why);
+        }
+    }
+
+    /// The nearest deadline of all that is held.
+    pub fn nearest_deadline(&self) -> Option<OffsetDateTime> {
+        self.deadlines.front().map(|(_, deadline)| *deadline)
     }
 
     /// The lane's head, as far as it is read.
@@ -197,6 +207,21 @@ mod tests {
         let held = unreadable(3);
         assert_eq!(held.batch_bytes(), None);
         assert_eq!(held.item.unwrap_err(), "the header Fed-Version is missing");
+    }
+
+    #[test]
+    fn the_nearest_deadline_is_known_whatever_the_order() {
+        let mut queue = HeldQueue::default();
+        let at = |minutes| OffsetDateTime::UNIX_EPOCH + time::Duration::minutes(minutes);
+        for (seq, deadline) in [(1, Some(5)), (2, Some(9)), (3, None), (4, Some(7)), (5, Some(8))] {
+            queue.push(Held { deadline: deadline.map(at), ..unreadable(seq) });
+        }
+        let mut nearest = Vec::new();
+        for floor in 0..=5 {
+            queue.release(Seq(floor));
+            nearest.push(queue.nearest_deadline());
+        }
+        assert_eq!(nearest, [Some(at(5)), Some(at(7)), Some(at(7)), Some(at(7)), Some(at(8)), None]);
     }
 
     #[test]

@@ -11,10 +11,12 @@
 //! failing destination of one does not delay another. The stream is the only state: what is in a lane is what is not
 //! settled, and a new owner begins there, under a new epoch.
 
+mod attempt;
 mod budget;
 mod clock;
 pub mod config;
 mod discovery;
+mod gauges;
 mod held;
 mod lane;
 pub mod link;
@@ -24,14 +26,15 @@ mod park;
 mod plan;
 mod reading;
 mod registry;
+mod series;
 mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fedstream_jetstream::{
-    Broker, Definition, LaneSettingsWatch, Leases, Members, Publisher, StreamNeed, StreamWatch, definitions,
-    durability, leases, members, streams,
+    Broker, Definition, LaneSettingsWatch, Leases, Members, Publisher, StreamNeed, StreamWatch, UsageWatch,
+    definitions, durability, leases, members, streams,
 };
 use fedstream_service::admin::Admin;
 use fedstream_service::readiness::Readiness;
@@ -41,6 +44,9 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 pub use config::{Config, SERVICE};
+
+/// How often metrics learn how full the streams are: more often than anybody scrapes.
+const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often the stream's configuration is looked at again.
 const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -89,7 +95,9 @@ pub async fn run(config: Config, broker: Broker, admin: TcpListener, shutdown: C
     let leases = Leases::open_in(&broker, bucket).await?;
     let settings = LaneSettingsWatch::start(&broker).await?;
     let readiness = Readiness::new(&["broker", "stream"]);
-    if let held @ durability::Held::NotSeen(_) = durability::seen(broker.settings(), &facts).await {
+    let held = durability::seen(broker.settings(), &facts).await;
+    fedstream_connect::metrics::held(&held);
+    if let durability::Held::NotSeen(_) = held {
         tracing::warn!(stream = facts.name, %held, "durability");
         readiness.note("durability", Some(held.to_string()));
     }
@@ -99,6 +107,7 @@ pub async fn run(config: Config, broker: Broker, admin: TcpListener, shutdown: C
     let sender_id = config.sender_id.clone().map_or_else(members::random_id, |id| id.0);
     let members = Members::join_in(&broker, &sender_id, bucket).await?;
     tracing::info!(to = link.url(), site = config.site.0, sender_id, "batch-sender runs");
+    let usage = UsageWatch::start(&broker, vec![definitions::inbox(), definitions::parked()], USAGE_INTERVAL);
     let shared = Arc::new(lane::Shared {
         publisher: Publisher::new(&broker),
         budget: budget::Budget::new(config.held_bytes.get()),
@@ -114,6 +123,7 @@ pub async fn run(config: Config, broker: Broker, admin: TcpListener, shutdown: C
         started: Instant::now(),
         drain: shutdown,
     });
+    gauges::observe(&shared.registry, members.living(), usage.now());
     let admin_stop = CancellationToken::new();
     let page = Arc::clone(&shared);
     let pages = Admin::new(readiness.clone()).lanes(move || {

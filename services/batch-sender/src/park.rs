@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fedstream_jetstream::{Created, Publisher};
-use fedstream_lane::{Lane, ParkReason, Seq};
+use fedstream_lane::{Epoch, Lane, ParkReason, Seq};
+use fedstream_service::{attributes, context};
 use fedstream_wire::rfc3339;
 use fedstream_wire::stored::header;
 use time::OffsetDateTime;
+use tracing::Span;
 
 use crate::held::Held;
 
@@ -88,6 +90,39 @@ impl Copy {
             }
         }
     }
+}
+
+/// The span of a parking, in the activity's trace: exported whatever share of traces is.
+pub fn span(lane: &Lane, epoch: Epoch, held: &Held, reason: ParkReason) -> Span {
+    let header = |name| held.message.headers.get(name);
+    let status = held.refusal.as_ref().map(|answer| answer.status).or(held.attempts.status);
+    let span = tracing::info_span!(
+        parent: None,
+        "park",
+        otel.name = "publish fed.parked.inbox.{destination}.{source}",
+        otel.kind = "producer",
+        otel.status_code = "ERROR",
+        otel.status_description = reason.as_str(),
+        { attributes::ALWAYS_SAMPLED } = true,
+        { attributes::ERROR_TYPE } = reason.as_str(),
+        { attributes::MESSAGING_SYSTEM } = attributes::NATS,
+        { attributes::MESSAGING_OPERATION } = "publish",
+        { attributes::MESSAGING_OPERATION_TYPE } = "send",
+        { attributes::MESSAGING_DESTINATION } = lane.parked_subject(),
+        { attributes::MESSAGING_TEMPLATE } = attributes::PARKED_TEMPLATE,
+        { attributes::MESSAGE_BODY_SIZE } = attributes::number(held.message.payload.len()),
+        { attributes::ACTIVITY_ID } = header(header::ACTIVITY_ID),
+        { attributes::ACTIVITY_TYPE } = header(header::ACTIVITY_TYPE),
+        { attributes::REMOTE_HOST } = lane.source.as_str(),
+        { attributes::HTTP_STATUS } = status.map(i64::from),
+        { attributes::LANE } = %lane,
+        { attributes::SEQ } = attributes::number(held.seq.0),
+        { attributes::EPOCH } = attributes::number(epoch.0),
+        { attributes::PARK_REASON } = reason.as_str(),
+        { attributes::ATTEMPTS } = i64::from(held.attempts.count),
+    );
+    context::continue_from(&span, context::extract(header(header::TRACEPARENT), header(header::TRACESTATE)));
+    span
 }
 
 /// What its attempts came to: number and times, the last status, and what the instance (or the link) said.

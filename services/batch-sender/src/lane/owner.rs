@@ -16,10 +16,13 @@ use std::sync::Arc;
 use fedstream_jetstream::{Created, StoredMessage, definitions};
 use fedstream_lane::{Epoch, Event, Lane, Moment, PostId, SendWindow, Seq, Settle, Standing, Start};
 use fedstream_service::shutdown::CancellationToken;
+use fedstream_service::spans::KeyValue;
+use fedstream_service::{attributes, spans};
 use fedstream_wire::protocol::Protocol;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::reports::Report;
 use super::shared::Shared;
@@ -31,6 +34,7 @@ use crate::moving;
 use crate::ownership::{self, Ownership};
 use crate::plan::{Plan, ReadPlan};
 use crate::reading::{LaneReading, Reading};
+use crate::series::LaneSeries;
 use crate::trouble::Trouble;
 
 /// Events that wait for the shell. Tasks wait in turn when it is full.
@@ -58,6 +62,28 @@ pub(super) struct Posted {
     pub(super) unanswered: VecDeque<Seq>,
     /// Closes its connection.
     pub(super) cancel: CancellationToken,
+    /// What traces show of it.
+    pub(super) span: Span,
+}
+
+/// How a lane came to this owner: on the spans of its first batch.
+pub(super) enum Came {
+    /// With its lease.
+    Taken(Epoch),
+    /// It had the lane under an earlier epoch, and why it has another.
+    NewEpoch(Epoch, &'static str),
+}
+
+impl Came {
+    pub(super) fn event(&self) -> (&'static str, Vec<KeyValue>) {
+        let epoch = |epoch: &Epoch| KeyValue::new(attributes::EPOCH, attributes::number(epoch.0));
+        match self {
+            Self::Taken(taken) => (attributes::LEASE_TAKEN, vec![epoch(taken)]),
+            Self::NewEpoch(new, why) => {
+                (attributes::NEW_EPOCH, vec![epoch(new), KeyValue::new(attributes::CAUSE, *why)])
+            }
+        }
+    }
 }
 
 /// One owner of a lane: one epoch, one window.
@@ -76,11 +102,15 @@ pub(super) struct Owner {
     pub(super) reporter: mpsc::Sender<Report>,
     pub(super) tasks: JoinSet<()>,
     pub(super) trouble: Trouble,
+    /// What is counted of the lane.
+    pub(super) series: LaneSeries,
     /// It had an outcome: the far side has accepted its epoch.
     pub(super) proven: bool,
     /// A trim whose answer was lost may have happened: the next one may find less.
     pub(super) trim_uncertain: bool,
     pub(super) released: Option<Released>,
+    /// Not told yet.
+    pub(super) came: Option<Came>,
     reports: mpsc::Receiver<Report>,
     lease: watch::Receiver<ownership::Held>,
     reading: watch::Sender<ReadPlan>,
@@ -103,6 +133,7 @@ impl Owner {
         lane: Lane,
         created: Created,
         ownership: &Ownership,
+        came: Came,
         leave: CancellationToken,
     ) -> Self {
         let (reporter, reports) = mpsc::channel(EVENTS_MAX);
@@ -118,6 +149,7 @@ impl Owner {
         });
         Self {
             share: shared.budget.share(),
+            series: LaneSeries::of(&lane),
             clock: WallClock::new(),
             shared,
             lane,
@@ -135,6 +167,7 @@ impl Owner {
             proven: false,
             trim_uncertain: false,
             released: None,
+            came: Some(came),
             reports,
             lease: ownership.held(),
             reading,
@@ -153,11 +186,26 @@ impl Owner {
         let mut reading =
             LaneReading::start(self.shared.broker.clone(), inbox, self.subject.clone(), self.created, options);
         let released = self.turn(&mut reading).await;
-        self.held.end_attempts(None, "released");
+        self.tell_spans(&released);
         self.tasks.abort_all();
         reading.close().await;
         tracing::debug!(lane = %self.lane, epoch = %self.epoch, "the lane is let go");
         released
+    }
+
+    /// What is in flight is abandoned: its spans say why.
+    fn tell_spans(&mut self, released: &Released) {
+        let (event, why) = match released {
+            Released::LeaseLost { why, .. } => (attributes::LEASE_LOST, why.as_str()),
+            Released::Stale { .. } => (attributes::STALE_EPOCH, "the far side knows a later owner"),
+            Released::Anew(why) => (attributes::REWIND, why.as_str()),
+            Released::Done | Released::Moved { .. } | Released::Reformatted => (attributes::REWIND, "given back"),
+        };
+        self.held.let_go(event, why);
+        for posted in self.posted.values() {
+            spans::event(&posted.span, event, vec![KeyValue::new(attributes::CAUSE, why.to_owned())]);
+            posted.span.record(attributes::BATCH_END, "abandoned");
+        }
     }
 
     async fn turn(&mut self, reading: &mut LaneReading) -> Released {
@@ -335,7 +383,7 @@ impl Owner {
         }
         self.tell(event);
         self.held.push(held);
-        self.share.set(self.window.as_ref().map_or(0, SendWindow::bytes));
+        self.share.hold(self.window.as_ref().map_or(0, SendWindow::bytes), self.link.protocol());
     }
 
     fn new_window(&self, floor: Seq) -> SendWindow {
@@ -357,18 +405,22 @@ impl Owner {
 
     fn show(&mut self) {
         let Some(window) = &self.window else { return };
-        self.share.set(window.bytes());
-        let oldest = self.held.head().and_then(|held| held.received_at).map(fedstream_wire::rfc3339);
+        self.share.hold(window.bytes(), self.link.protocol());
+        let oldest = self.held.head().and_then(|held| held.received_at);
+        let deadline = self.held.nearest_deadline();
         let drains = || match (self.moving, self.reformatting) {
             _ if !window.is_draining() => None,
             (true, _) => Some("it drains, to go to another receiver".to_owned()),
             (false, true) => Some("it drains, to go on in another batch format".to_owned()),
             (false, false) => Some("it drains, to be given back".to_owned()),
         };
-        let stands = window.standing().map(|standing| self.in_words(standing)).or_else(drains);
+        let standing = window.standing();
+        let paused = matches!(standing, Some(Standing::Paused));
+        let stands = standing.map(|standing| self.in_words(standing)).or_else(drains);
         self.shared.registry.update(&self.lane, |view| {
             (view.floor, view.held, view.failures) = (window.floor().0, window.len(), window.failures());
-            (view.in_flight, view.posts, view.oldest) = (window.in_flight(), window.posts(), oldest);
+            (view.in_flight, view.posts) = (window.in_flight(), window.posts());
+            (view.oldest, view.deadline, view.paused) = (oldest, deadline, paused);
             view.stands = stands;
             view.refusing = window.is_paused_by_rejections();
         });
