@@ -236,7 +236,8 @@ impl Discovery {
             Ok((id, ())) => *id,
             Err(error) => {
                 let id = error.id();
-                let lane = self.running.iter().find(|(_, running)| running.task == id).map(|(lane, _)| field::display(lane));
+                let lane =
+                    self.running.iter().find(|(_, running)| running.task == id).map(|(lane, _)| field::display(lane));
                 tracing::error!(lane, %error, "a lane's task ended badly, and is started again");
                 id
             }
