@@ -58,11 +58,11 @@ const VARIABLES: [Variable; 32] = [
     Variable::new::<Count>("HTTP_BATCH_SIZE", "100", "most activities in a batch").default("100"),
     Variable::new::<Bytes>("FED_BATCH_BYTES", "1MiB", "most bytes of activities in a batch; a larger one goes alone")
         .default("1MiB"),
-    Variable::new::<Span>("FED_BATCH_LINGER", "20ms", "how long a batch waits for more while another one is in flight")
+    Variable::new::<Span>("FED_BATCH_LINGER", "20ms", "how long after the one before it a batch goes that isn't full")
         .default("20ms"),
     Variable::new::<Span>("HTTP_BATCH_MAX_WAIT", "1s", "upper bound of the linger; an idle lane posts at once").optional(),
-    Variable::new::<Count>("FED_WINDOW_BATCHES", "4", "batches of a lane in flight").default("4"),
-    Variable::new::<Count>("FED_WINDOW_ITEMS", "400", "activities of a lane in flight").default("400"),
+    Variable::new::<Count>("FED_WINDOW_BATCHES", "16", "batches of a lane in flight").default("16"),
+    Variable::new::<Count>("FED_WINDOW_ITEMS", "1000", "activities of a lane in flight").default("1000"),
     Variable::new::<Bytes>("FED_WINDOW_BYTES", "4MiB", "bytes of a lane in flight; a larger activity goes alone")
         .default("4MiB"),
     Variable::new::<Bytes>(
@@ -437,7 +437,7 @@ mod tests {
         let config = load(&[]).unwrap();
         assert_eq!(config.batch_url(), "https://far.example:8443/batch");
         let limits = config.window_limits();
-        assert_eq!((limits.batch_items, limits.items, limits.linger_ms), (100, 500, 20));
+        assert_eq!((limits.batch_items, limits.items, limits.linger_ms), (100, 1100, 20));
     }
 
     #[test]

@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_lane_without_settings_is_carried_as_the_service_is_configured() {
         let plan = plan("{}");
-        assert_eq!((plan.limits.batch_items, plan.limits.items), (100, 500));
+        assert_eq!((plan.limits.batch_items, plan.limits.items), (100, 1100));
         assert_eq!((plan.batch_url.as_str(), plan.profile), ("https://far.example/batch", None));
     }
 

@@ -25,11 +25,13 @@ use http::{HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, RequestBuilder, Response};
 use tracing::Span;
 
+use connections::Connections;
 pub use probe::Formats;
 pub use v1::bytes_of as v1_bytes_of;
 
 use crate::config::Config;
 
+mod connections;
 mod probe;
 mod v1;
 mod v2;
@@ -125,6 +127,7 @@ impl Ended {
 #[derive(Clone, Debug)]
 pub struct Link {
     client: Client,
+    connections: Connections,
     url: String,
     protocol: Protocol,
     formats: Arc<Formats>,
@@ -169,6 +172,7 @@ impl Link {
         let url = config.batch_url();
         Ok(Self {
             client,
+            connections: Connections::new(),
             protocol: formats.of(&url).unwrap_or(Protocol::V2),
             url,
             formats: Arc::new(formats),
@@ -180,12 +184,13 @@ impl Link {
         })
     }
 
-    /// The same link to another batch-receiver, in the format that it is known to take, and ours as long as that is not
-    /// known. The credential goes along: who may change a lane's settings may name its receiver.
+    /// The same link for another lane, to its batch-receiver: in the format that this one is known to take, and ours as
+    /// long as that is not known. The credential goes along: who may change a lane's settings may name its receiver.
     #[must_use]
     pub fn to(&self, url: &str) -> Self {
         let protocol = self.formats.of(url).unwrap_or(Protocol::V2);
-        Self { url: url.to_owned(), protocol, ..self.clone() }
+        let connections = self.connections.of_another_lane();
+        Self { url: url.to_owned(), protocol, connections, ..self.clone() }
     }
 
     /// Where batches go.
@@ -258,6 +263,7 @@ impl Link {
                 Ok(_) => {}
             }
         }
+        let Some(_connection) = unless(called_off, self.connections.take()).await else { return Ended::called_off() };
         match self.protocol {
             Protocol::V1 => self.post_v1(batch, traceparent, called_off, settle).await,
             Protocol::V2 => self.post_v2(batch, traceparent, called_off, settle).await,
