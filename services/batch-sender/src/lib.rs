@@ -97,7 +97,7 @@ pub async fn run(config: Config, broker: Broker, admin: TcpListener, shutdown: C
 
     let grace = config.common.shutdown_grace.get();
     let sender_id = config.sender_id.clone().map_or_else(members::random_id, |id| id.0);
-    let members = Members::join_in(&broker, &sender_id, bucket).await?;
+    let members = Members::join_in::<fedstream_lane::Lane>(&broker, &sender_id, bucket).await?;
     tracing::info!(to = link.url(), site = config.site.0, sender_id, "batch-sender runs");
     let shared = Arc::new(lane::Shared {
         publisher: Publisher::new(&broker),

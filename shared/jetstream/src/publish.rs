@@ -15,7 +15,7 @@ use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorK
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
-use fedstream_lane::{Lane, Seq};
+use fedstream_lane::{LaneName, Seq};
 
 use crate::{Broker, definitions, headers};
 
@@ -125,14 +125,14 @@ impl Publisher {
     ///
     /// # Errors
     /// See [`Refused`]; at once when there is no connection.
-    pub async fn store(
+    pub async fn store<L: LaneName>(
         &self,
-        lane: &Lane,
+        lane: &L,
         headers: Vec<(&'static str, String)>,
         body: Bytes,
         timeout: Duration,
     ) -> Result<Stored, Refused> {
-        self.publish(&definitions::inbox().name, lane.subject(), headers, body, timeout).await
+        self.publish(&definitions::queue_of::<L>().name, lane.subject(), headers, body, timeout).await
     }
 
     /// Stores the copy of what leaves its lane undelivered, under `msg_id`: `<lane>.<sequence>.<reason>`.
@@ -143,7 +143,7 @@ impl Publisher {
     /// See [`Refused`].
     pub async fn park(
         &self,
-        lane: &Lane,
+        lane: &impl LaneName,
         msg_id: &str,
         mut headers: Vec<(&'static str, String)>,
         body: Bytes,
