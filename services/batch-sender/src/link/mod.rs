@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fedstream_carrier::Ended;
 use fedstream_lane::{Answer, End, GateId, Seq};
 use fedstream_wire::encoding::Encoding;
 use fedstream_wire::protocol::Protocol;
@@ -61,31 +62,6 @@ pub enum Error {
     /// The user agent has one.
     #[error("HTTP_USER_AGENT has a character that an HTTP header can't carry")]
     UserAgent,
-}
-
-/// How a POST ended, and the reason in words where there is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// For the window.
-    pub end: End,
-    /// For people.
-    pub cause: Option<String>,
-}
-
-impl Ended {
-    /// Given up, or never begun, for a reason that is no failure: nobody has to hear of it.
-    #[must_use]
-    pub fn called_off() -> Self {
-        Self { end: End::Lost, cause: None }
-    }
-
-    fn because(end: End, cause: impl Into<String>) -> Self {
-        Self { end, cause: Some(cause.into()) }
-    }
-
-    fn lost(cause: impl Into<String>) -> Self {
-        Self::because(End::Lost, cause)
-    }
 }
 
 /// Posts batches to one URL, in one format.

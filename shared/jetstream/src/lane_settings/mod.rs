@@ -118,7 +118,9 @@ mod tests {
         for text in ["default", "inbox.aussie_zone.lemmy_world", "outbox", "outbox.mastodon_social.3"] {
             assert_eq!(text.parse::<Key>().map(|key| key.to_string()), Ok(text.to_owned()));
         }
-        for text in ["Default", "", "inbox.a", "inbox.a.b.c", "outbox.a", "outbox.a.b", "inbox.*.lemmy_world", "member.a"] {
+        for text in
+            ["Default", "", "inbox.a", "inbox.a.b.c", "outbox.a", "outbox.a.b", "inbox.*.lemmy_world", "member.a"]
+        {
             assert!(text.parse::<Key>().is_err(), "{text}");
         }
     }

@@ -75,7 +75,6 @@ impl Snapshot {
     pub fn unknown(&self) -> Option<&str> {
         self.unknown.as_deref()
     }
-
 }
 
 /// The background task that follows the bucket. Dropping it ends it.
@@ -202,7 +201,9 @@ fn apply(snapshot: &mut Snapshot, in_force: &Snapshot, name: &str, value: Option
         (Ok(key), _) => key,
         (Err(_), None) => return,
         (Err(_), Some(_)) => {
-            let reason = "neither `default`, `outbox` nor a lane's (inbox.<destination>.<source>, outbox.<remote>.<partition>)".to_owned();
+            let reason =
+                "neither `default`, `outbox` nor a lane's (inbox.<destination>.<source>, outbox.<remote>.<partition>)"
+                    .to_owned();
             snapshot.refused.insert(name.to_owned(), vec![Fault { field: "key".to_owned(), reason }]);
             return;
         }

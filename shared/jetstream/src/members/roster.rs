@@ -215,7 +215,8 @@ mod tests {
     #[test]
     fn members_that_carry_other_lanes_are_nobody_here() {
         let lease = Some(Bytes::from_static(br#"{"epoch":7,"owner":"a","nonce":"n1","taken_at":""}"#));
-        for (kind, own, other) in [("inbox", "member.a", "member-outbox.b"), ("outbox", "member-outbox.a", "member.b")] {
+        for (kind, own, other) in [("inbox", "member.a", "member-outbox.b"), ("outbox", "member-outbox.a", "member.b")]
+        {
             let (mut roster, findings) = Roster::new(kind, "a", "n1");
             roster.begin(Duration::ZERO);
             roster.entry(own, 1, member("n1"));

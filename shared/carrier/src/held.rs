@@ -2,25 +2,25 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use fedstream_jetstream::StoredMessage;
-use fedstream_lane::{Answer, Lane, PostId, Seq};
+use fedstream_lane::{Answer, LaneName, PostId, Seq};
 use fedstream_service::context;
-use fedstream_wire::micros;
-use fedstream_wire::stored::StoredActivity;
-use fedstream_wire::v2::BatchItem;
 use time::OffsetDateTime;
 use tracing::Span;
 
+use crate::{Attempt, Item, Loaded};
+
 /// One activity between the stream and its final outcome.
 #[derive(Debug)]
-pub struct Held {
+pub struct Held<I> {
     /// Its sequence.
     pub seq: Seq,
     /// The message as it was stored: what a parked copy is made of.
     pub message: StoredMessage,
     /// What is posted, or why it can't be.
-    pub item: Result<BatchItem, String>,
+    pub item: Result<I, String>,
+    /// Its size in a batch; what it takes in memory, where it can't be posted.
+    pub bytes: usize,
     /// When the front door took it.
     pub received_at: Option<OffsetDateTime>,
     /// Until when its signature is accepted; none where that does not matter (a re-drive).
@@ -59,57 +59,45 @@ impl Attempts {
     }
 }
 
-impl Held {
-    /// Reads a stored message; one that can't be read is held too, to be parked.
+impl<I: Item> Held<I> {
+    /// A message as it was read; one that can't be read is held too, to be parked.
     #[must_use]
-    pub fn new(message: StoredMessage) -> Self {
-        let read = StoredActivity::from_headers(|name| message.headers.get(name), message.payload.clone());
+    pub fn new(message: StoredMessage, read: Result<Loaded<I>, String>) -> Self {
         let (received_at, deadline) =
-            read.as_ref().map_or((None, None), |stored| (Some(stored.received_at), stored.deadline));
-        let item = read.map(|stored| item(message.seq, stored)).map_err(|error| error.to_string());
+            read.as_ref().map_or((None, None), |loaded| (Some(loaded.received_at), loaded.deadline));
+        let bytes = read.as_ref().map_or_else(|_| bytes_of(&message), |loaded| loaded.bytes);
+        let item = read.map(|loaded| loaded.item);
         let (refusal, attempts, attempt) = (None, Attempts::default(), None);
-        Self { seq: message.seq, message, item, received_at, deadline, refusal, attempts, attempt }
-    }
-
-    /// Its size in a batch; none when it can't be posted.
-    #[must_use]
-    pub fn batch_bytes(&self) -> Option<usize> {
-        self.item.as_ref().ok().map(BatchItem::size_hint)
-    }
-
-    /// What the message takes in memory.
-    #[must_use]
-    pub fn message_bytes(&self) -> usize {
-        let headers: usize = self.message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        headers + self.message.payload.len()
+        Self { seq: message.seq, message, item, bytes, received_at, deadline, refusal, attempts, attempt }
     }
 
     /// Begins an attempt: a span that continues the activity's trace, and the item that carries the trace on.
     #[must_use]
-    pub fn begin(&mut self, lane: &Lane, post: PostId) -> Option<(BatchItem, Span)> {
+    pub fn begin<L: LaneName>(&mut self, lane: &L, post: PostId) -> Option<Attempt<I>> {
         let mut item = self.item.as_ref().ok()?.clone();
         let span = tracing::info_span!(
             "process",
-            otel.name = "process fed.inbox.{destination}.{source}",
+            otel.name = format!("process {}", L::TEMPLATE),
             otel.kind = "consumer",
             messaging.system = "nats",
             messaging.operation.name = "process",
             messaging.operation.r#type = "process",
             messaging.destination.name = lane.subject(),
-            messaging.destination.template = "fed.inbox.{destination}.{source}",
-            activitypub.activity.id = item.activity_id,
-            activitypub.remote.host = lane.source.as_str(),
+            messaging.destination.template = L::TEMPLATE,
+            activitypub.activity.id = item.activity_id(),
+            activitypub.remote.host = lane.remote().as_str(),
             fedstream.lane = %lane,
             fedstream.seq = self.seq.0,
             fedstream.outcome = tracing::field::Empty,
             http.response.status_code = tracing::field::Empty,
         );
-        context::continue_from(&span, context::extract(item.traceparent.as_deref(), item.tracestate.as_deref()));
+        let (traceparent, tracestate) = item.trace();
+        context::continue_from(&span, context::extract(traceparent.as_deref(), tracestate.as_deref()));
         if let Some(trace) = context::of(&span) {
-            (item.traceparent, item.tracestate) = (Some(trace.traceparent), trace.tracestate);
+            (*traceparent, *tracestate) = (Some(trace.traceparent), trace.tracestate);
         }
         self.attempt = Some((post, span.clone()));
-        Some((item, span))
+        Some(Attempt { seq: self.seq, before: self.attempts.count, item, span })
     }
 
     /// Ends the attempt, if one is going on.
@@ -123,35 +111,32 @@ impl Held {
     }
 }
 
-fn item(seq: Seq, stored: StoredActivity) -> BatchItem {
-    BatchItem {
-        seq,
-        msg_id: stored.msg_id,
-        received_at_us: micros(stored.received_at),
-        scheme: stored.scheme,
-        target: stored.target,
-        http: stored.http.into_iter().map(|(name, value)| (name, Bytes::from(value))).collect(),
-        body: stored.body,
-        activity_id: stored.activity_id,
-        traceparent: stored.traceparent,
-        tracestate: stored.tracestate,
-    }
+/// What a message takes in memory.
+fn bytes_of(message: &StoredMessage) -> usize {
+    let headers: usize = message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    headers + message.payload.len()
 }
 
 /// The held activities of a lane, in its order.
-#[derive(Debug, Default)]
-pub struct HeldQueue {
-    items: VecDeque<Held>,
+#[derive(Debug)]
+pub struct HeldQueue<I> {
+    items: VecDeque<Held<I>>,
 }
 
-impl HeldQueue {
+impl<I> Default for HeldQueue<I> {
+    fn default() -> Self {
+        Self { items: VecDeque::new() }
+    }
+}
+
+impl<I: Item> HeldQueue<I> {
     /// Adds what was read last.
-    pub fn push(&mut self, held: Held) {
+    pub fn push(&mut self, held: Held<I>) {
         self.items.push_back(held);
     }
 
     /// The activity of this sequence.
-    pub fn get_mut(&mut self, seq: Seq) -> Option<&mut Held> {
+    pub fn get_mut(&mut self, seq: Seq) -> Option<&mut Held<I>> {
         let at = self.items.binary_search_by_key(&seq, |held| held.seq).ok()?;
         self.items.get_mut(at)
     }
@@ -173,7 +158,7 @@ impl HeldQueue {
     }
 
     /// The lane's head, as far as it is read.
-    pub fn head(&self) -> Option<&Held> {
+    pub fn head(&self) -> Option<&Held<I>> {
         self.items.front()
     }
 }
@@ -181,22 +166,34 @@ impl HeldQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fedstream_jetstream::Headers;
+    use bytes::Bytes;
+    use fedstream_jetstream::{Headers, headers};
 
-    fn unreadable(seq: u64) -> Held {
-        Held::new(StoredMessage {
-            seq: Seq(seq),
-            headers: Headers::default(),
-            payload: Bytes::from_static(b"x"),
-            pending: 0,
-        })
+    /// Of a message that is never read.
+    #[derive(Clone, Debug)]
+    enum Nothing {}
+
+    impl Item for Nothing {
+        fn activity_id(&self) -> &str {
+            match *self {}
+        }
+
+        fn trace(&mut self) -> (&mut Option<String>, &mut Option<String>) {
+            match *self {}
+        }
+    }
+
+    fn unreadable(seq: u64) -> Held<Nothing> {
+        let headers = Headers::from(&headers::to_map([("Name", "value")]).expect("fine headers"));
+        let message = StoredMessage { seq: Seq(seq), headers, payload: Bytes::from_static(b"x"), pending: 0 };
+        Held::new(message, Err("nobody's".to_owned()))
     }
 
     #[test]
-    fn a_message_of_somebody_else_is_held_to_be_parked() {
+    fn what_cannot_be_read_is_held_to_be_parked_and_takes_memory() {
         let held = unreadable(3);
-        assert_eq!(held.batch_bytes(), None);
-        assert_eq!(held.item.unwrap_err(), "the header Fed-Version is missing");
+        assert_eq!((held.bytes, held.received_at), ("Name".len() + "value".len() + 1, None));
+        assert_eq!(held.item.expect_err("unreadable"), "nobody's");
     }
 
     #[test]

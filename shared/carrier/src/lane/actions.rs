@@ -2,23 +2,36 @@
 
 use std::sync::Arc;
 
-use fedstream_jetstream::lane_settings::{self, Key, LaneSettings};
+use fedstream_jetstream::lane_settings::{self, LaneSettings};
 use fedstream_jetstream::{definitions, purge};
-use fedstream_lane::{Action, Batch, End, ParkReason, PostId, Seq, StopReason};
-use fedstream_service::context;
+use fedstream_lane::{Action, Answer, Batch, End, ParkReason, PostId, Seq, StopReason};
 use fedstream_service::shutdown::CancellationToken;
-use fedstream_wire::v2;
 use opentelemetry::trace::Status;
+use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::owner::{Owner, Posted, Released};
 use super::reports::Report;
-use crate::link::Ended;
 use crate::ownership::NOT_RENEWED;
 use crate::park;
+use crate::{Attempt, Direction, Ended, Item, Way};
 
-impl Owner {
+/// Where a POST tells what became of its items.
+#[derive(Debug)]
+pub struct Outcomes {
+    post: PostId,
+    reporter: mpsc::Sender<Report>,
+}
+
+impl Outcomes {
+    /// An item has its outcome, the next in line of those that were posted.
+    pub async fn tell(&self, seq: Seq, answer: Answer) {
+        drop(self.reporter.send(Report::Outcome(self.post, seq, answer)).await); // refused only when the owner is gone
+    }
+}
+
+impl<D: Direction> Owner<D> {
     /// Carries out what the window wants.
     pub(super) fn act(&mut self) {
         while let Some(action) = self.window.as_mut().and_then(|window| window.poll(self.shared.now())) {
@@ -45,34 +58,16 @@ impl Owner {
     }
 
     fn post(&mut self, batch: &Batch) {
-        let span = tracing::info_span!(
-            "POST /batch",
-            otel.name = "POST /batch",
-            otel.kind = "client",
-            messaging.system = "nats",
-            messaging.operation.name = "send",
-            messaging.operation.r#type = "send",
-            messaging.batch.message_count = batch.items.len(),
-            url.full = self.link.url(),
-            http.request.method = "POST",
-            fedstream.lane = %self.lane,
-            fedstream.epoch = self.epoch.0,
-            fedstream.end = tracing::field::Empty,
-        );
-        let items = self.begin_items(batch, &span);
-        let wire = v2::Batch { header: self.batch_header(batch), items };
-        let (link, reporter, post) = (self.link.clone(), self.reporter.clone(), batch.post);
+        let attempts = self.begin_items(batch);
+        let span = self.way.span(batch, &attempts);
+        let (reporter, post) = (self.reporter.clone(), batch.post);
+        let posting = self.way.post(&self.plan, batch, attempts, Outcomes { post, reporter: reporter.clone() });
         let cancel = CancellationToken::new();
         let posted = Posted { unanswered: batch.items.iter().copied().collect(), cancel: cancel.clone() };
         self.posted.insert(post, posted);
         let task = async move {
-            let traceparent = context::current().map(|trace| trace.traceparent);
-            let settle = |seq, answer| {
-                let report = reporter.send(Report::Outcome(post, seq, answer));
-                async { drop(report.await) } // refused only when the owner is gone
-            };
             let ended = tokio::select! {
-                ended = link.post(&wire, traceparent, settle) => ended,
+                ended = posting => ended,
                 () = cancel.cancelled() => Ended::called_off(),
             };
             let span = Span::current();
@@ -85,32 +80,16 @@ impl Owner {
         self.tasks.spawn(task.instrument(span));
     }
 
-    /// Begins an attempt of each item, and links the attempts and the batch both ways.
-    fn begin_items(&mut self, batch: &Batch, span: &Span) -> Vec<v2::BatchItem> {
-        let batch_context = span.context();
-        let mut items = Vec::with_capacity(batch.items.len());
+    fn begin_items(&mut self, batch: &Batch) -> Vec<Attempt<D::Item>> {
+        let mut attempts = Vec::with_capacity(batch.items.len());
         for seq in &batch.items {
             let begun = self.held.get_mut(*seq).and_then(|held| held.begin(&self.lane, batch.post));
-            let Some((item, attempt)) = begun else {
+            let Some(attempt) = begun else {
                 unreachable!("the window posts only what it was given as readable, and not yet settled: {seq}");
             };
-            context::link(span, Some(&attempt.context()));
-            context::link(&attempt, Some(&batch_context));
-            items.push(item);
+            attempts.push(attempt);
         }
-        items
-    }
-
-    fn batch_header(&self, batch: &Batch) -> v2::BatchHeader {
-        v2::BatchHeader {
-            origin: self.shared.config.origin(self.created),
-            lane: self.lane.clone(),
-            epoch: self.epoch,
-            gate: batch.gate,
-            floor: batch.floor,
-            prev: batch.prev,
-            profile: self.plan.profile,
-        }
+        attempts
     }
 
     fn cancel(&mut self, post: PostId) {
@@ -124,18 +103,18 @@ impl Owner {
             unreachable!("the window parks only what is not settled: {seq}");
         };
         let attempts = held.attempts.count;
-        let activity_id = held.item.as_ref().map_or("", |item| item.activity_id.as_str());
+        let activity_id = held.item.as_ref().map_or("", Item::activity_id);
         let (lane, epoch, seq_number) = (&self.lane, self.epoch.0, seq.0);
         tracing::warn!(%lane, epoch, seq = seq_number, activity.id = activity_id, %reason, attempts, "an activity leaves its lane undelivered: a copy is parked");
-        let copy = park::Copy::new(&self.lane, self.created, held, reason);
+        let copy = park::Copy::new(&self.lane, self.created, held, reason, D::KEPT_HEADERS);
         self.shared.registry.update(&self.lane, |view| view.parked += 1);
-        let (publisher, reporter) = (self.shared.publisher.clone(), self.reporter.clone());
+        let (shared, reporter) = (Arc::clone(&self.shared), self.reporter.clone());
         self.tasks.spawn(async move {
             let trouble = |cause| {
                 let report = reporter.send(Report::Trouble(cause));
                 async { drop(report.await) } // refused only when the owner is gone
             };
-            copy.store(publisher, trouble).await;
+            copy.store(&shared, trouble).await;
             drop(reporter.send(Report::Parked(seq)).await);
         });
     }
@@ -152,7 +131,7 @@ impl Owner {
             let edit = |settings: &mut LaneSettings| {
                 settings.park.take_if(|park| *park == seq);
             };
-            if let Err(error) = lane_settings::update(&shared.broker, &Key::Lane(lane.clone()), edit).await {
+            if let Err(error) = lane_settings::update(&shared.broker, &lane.clone().into(), edit).await {
                 tracing::warn!(%lane, %seq, %error, "park stays in the lane's settings, although that is done");
             }
         });
@@ -162,7 +141,8 @@ impl Owner {
         let (shared, reporter) = (Arc::clone(&self.shared), self.reporter.clone());
         let (subject, created) = (self.subject.clone(), self.created);
         self.tasks.spawn(async move {
-            let result = purge::trim(&shared.broker, &definitions::inbox().name, &subject, upto, created).await;
+            let result =
+                purge::trim(&shared.broker, &definitions::queue_of::<D::Lane>().name, &subject, upto, created).await;
             drop(reporter.send(Report::Trimmed { count, result }).await);
         });
     }

@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedstream_jetstream::{Living, Members, StreamState, lanes};
-use fedstream_lane::Lane;
+use fedstream_lane::LaneName;
 use fedstream_service::readiness::Readiness;
 use fedstream_service::shutdown::CancellationToken;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
-use crate::lane::{self, Shared};
+use crate::lane;
 use crate::registry::LaneView;
+use crate::{Direction, Shared};
 
 /// Between two lanes that are given up because they belong to another member: four a second.
 const GIVE_UP_EVERY: Duration = Duration::from_millis(250);
@@ -32,13 +33,13 @@ const LOOK_PAUSE_MIN: Duration = Duration::from_millis(100);
 const WARNED_MAX: usize = 1_000;
 
 /// The lanes of this process, and the tasks that carry them.
-pub struct Discovery {
-    shared: Arc<Shared>,
+pub struct Discovery<D: Direction> {
+    shared: Arc<Shared<D>>,
     members: Members,
     stream: watch::Receiver<StreamState>,
     readiness: Readiness,
     tasks: JoinSet<()>,
-    running: HashMap<Lane, Running>,
+    running: HashMap<D::Lane, Running>,
     given_up_at: Option<Instant>,
     warned: HashSet<String>,
     /// Lanes beyond FED_LANES_MAX, at the last look.
@@ -51,11 +52,11 @@ struct Running {
     leave: CancellationToken,
 }
 
-impl Discovery {
+impl<D: Direction> Discovery<D> {
     /// Knows no lane yet.
     #[must_use]
     pub fn new(
-        shared: Arc<Shared>,
+        shared: Arc<Shared<D>>,
         members: Members,
         stream: watch::Receiver<StreamState>,
         readiness: Readiness,
@@ -116,7 +117,7 @@ impl Discovery {
         changes: &mut watch::Receiver<u64>,
         living: &mut watch::Receiver<Living>,
     ) {
-        let interval = tokio::time::sleep(self.shared.config.discovery_interval.get());
+        let interval = tokio::time::sleep(self.shared.options.discovery_interval);
         let shortest = tokio::time::sleep(LOOK_PAUSE_MIN);
         tokio::pin!(interval, shortest);
         let mut may_end_early = false;
@@ -148,7 +149,7 @@ impl Discovery {
         if !connected {
             return;
         }
-        match lanes::backlog(&self.shared.broker).await {
+        match lanes::backlog_of::<D::Lane>(&self.shared.broker).await {
             Ok(backlog) => {
                 // An empty lane is not in the answer, and one of another member that is empty is not shown.
                 let running: HashSet<String> = self.running.keys().map(ToString::to_string).collect();
@@ -169,7 +170,7 @@ impl Discovery {
     }
 
     fn found(&mut self, subject: &str, depth: u64, created: fedstream_jetstream::Created) {
-        let lane = match Lane::from_subject(subject) {
+        let lane = match D::Lane::from_subject(subject) {
             Ok(lane) => lane,
             Err(error) => return self.warn_once(subject, &format!("its messages stay where they are: {error}")),
         };
@@ -179,7 +180,7 @@ impl Discovery {
         if let Some(running) = self.running.get(&lane) {
             if belongs_to.is_some() && !ours && !running.leave.is_cancelled() && self.may_give_up() {
                 let to = belongs_to.as_deref();
-                tracing::info!(%lane, to, "the lane belongs to another batch-sender now: it is drained and given back");
+                tracing::info!(%lane, to, "the lane belongs to another sender now: it is drained and given back");
                 running.leave.cancel();
                 self.given_up_at = Some(Instant::now());
             }
@@ -187,7 +188,7 @@ impl Discovery {
             return;
         } else if !ours {
             self.show_anothers(&lane, &key, belongs_to);
-        } else if self.running.len() >= self.shared.config.lanes_max.get() {
+        } else if self.running.len() >= usize::try_from(self.shared.options.lanes_max).unwrap_or(usize::MAX) {
             self.waiting += 1;
             return;
         } else {
@@ -203,7 +204,7 @@ impl Discovery {
     }
 
     /// A lane of another member: who has it, as the bucket says.
-    fn show_anothers(&self, lane: &Lane, key: &str, belongs_to: Option<String>) {
+    fn show_anothers(&self, lane: &D::Lane, key: &str, belongs_to: Option<String>) {
         let holder = self.members.held(key).filter(|holder| !holder.released);
         let why = match (&holder, &belongs_to) {
             (Some(_), _) => None,
