@@ -149,6 +149,12 @@ impl Ended {
         Self { end: End::Lost, cause: None }
     }
 
+    /// The far side went through all of it.
+    #[must_use]
+    pub fn done() -> Self {
+        Self { end: End::Done, cause: None }
+    }
+
     /// For a reason that people read.
     #[must_use]
     pub fn because(end: End, cause: impl Into<String>) -> Self {
