@@ -3,6 +3,8 @@
 //! A [`Direction`] is one a process; a [`Way`] is one a lane and epoch, and all that a lane knows of its far side. A way
 //! posts and reports, and decides nothing: what is posted, in which order, and when again, is the window's.
 
+use std::sync::Arc;
+
 use fedstream_jetstream::lane_settings::{Key, LaneSettings};
 use fedstream_jetstream::{Created, StoredMessage};
 use fedstream_lane::{Batch, End, Epoch, GateId, LaneName, Seq};
@@ -29,7 +31,7 @@ pub trait Direction: Sized + Send + Sync + 'static {
 
     /// The way of a lane with these settings, for one epoch.
     fn way(
-        shared: &std::sync::Arc<Shared<Self>>,
+        shared: &Arc<Shared<Self>>,
         lane: &Self::Lane,
         created: Created,
         epoch: Epoch,
@@ -90,12 +92,16 @@ pub trait Way: Send + 'static {
     ) -> impl Future<Output = Ended> + Send + use<Self>;
 
     /// Changes when anything but the lane's settings may lead it elsewhere.
-    fn changes(&self) -> watch::Receiver<u64>;
+    fn changes(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1 // nobody ever changes it
+    }
 
     /// Asked when the plan or [`Way::changes`] changed: has the lane to go another way from now on? Then it is drained, and
     /// begins again under another epoch; the answer, once for each reason, is what people read meanwhile. `tasks` end with
     /// this epoch.
-    fn reroutes(&mut self, plan: &Plan, tasks: &mut JoinSet<()>) -> Option<&'static str>;
+    fn reroutes(&mut self, _plan: &Plan, _tasks: &mut JoinSet<()>) -> Option<&'static str> {
+        None
+    }
 }
 
 /// An activity as it is posted.

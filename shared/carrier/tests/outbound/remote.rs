@@ -8,7 +8,6 @@ use fedstream_jetstream::{Created, LaneSettings, StoredMessage};
 use fedstream_lane::{Answer, Batch, End, Epoch, Final, GateId, OutboxLane, ParkReason, WindowLimits};
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tracing::Span;
 
 /// Says when a letter is out of date, if it ever is: `now`.
@@ -74,7 +73,6 @@ pub struct ToRemote {
     remote: Remote,
     lane: OutboxLane,
     epoch: Epoch,
-    never: watch::Sender<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -108,7 +106,7 @@ impl Direction for Outbound {
         epoch: Epoch,
         _settings: &LaneSettings,
     ) -> ToRemote {
-        ToRemote { remote: shared.direction.0.clone(), lane: lane.clone(), epoch, never: watch::Sender::default() }
+        ToRemote { remote: shared.direction.0.clone(), lane: lane.clone(), epoch }
     }
 
     /// Fails the first time.
@@ -190,13 +188,5 @@ impl Way for ToRemote {
             outcomes.tell(seq, Answer { outcome, status, body: Some("gone".into()) }).await;
             Ended::done()
         }
-    }
-
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.never.subscribe()
-    }
-
-    fn reroutes(&mut self, _plan: &Plan, _tasks: &mut JoinSet<()>) -> Option<&'static str> {
-        None
     }
 }
