@@ -4,10 +4,13 @@
 //! many requests at a time as there are connections; that no source has two in progress is recorded, not enforced.
 
 use std::collections::{HashMap, HashSet};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
@@ -131,6 +134,11 @@ impl Instance {
     /// How long it works on each request.
     pub fn set_service_time(&self, time: Duration) {
         self.shared.state().service_time = time;
+    }
+
+    /// The scheme of its URLs: who posts to it without a proxy in between signs for `http`.
+    pub fn set_scheme(&self, scheme: &str) {
+        self.shared.state().scheme = scheme.to_owned();
     }
 
     /// The time by which it judges signatures; `None` is now.
@@ -284,9 +292,10 @@ async fn serve(stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
         if message.method == "GET" {
             // A probe, of a page that is no activity's business: whatever is done to activities, the page is there.
             let status = shared.state().probe_status;
-            answer(&mut writer, status, None, "{}").await?;
+            answer(&mut writer, status, None, "{}", false).await?;
             continue;
         }
+        let takes_gzip = message.header("accept-encoding").is_some_and(|takes| takes.contains("gzip"));
         // Before it is decided what it does: a release after that is heard.
         let mut released = shared.released.subscribe();
         let visit = Visit::begin(shared.clone(), message);
@@ -296,7 +305,7 @@ async fn serve(stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
         match behaviour {
             Behaviour::Answer { status, retry_after, body } => {
                 visit.end(Some(status), true);
-                answer(&mut writer, status, retry_after, &body).await?;
+                answer(&mut writer, status, retry_after, &body, takes_gzip).await?;
             }
             Behaviour::LoseAnswer { status } => {
                 visit.end(Some(status), false);
@@ -326,8 +335,26 @@ fn message_of(head: Head, body: bytes::Bytes) -> Option<Message> {
     Some(Message { method, target, headers: head.headers, body })
 }
 
-async fn answer(writer: &mut OwnedWriteHalf, status: u16, retry_after: Option<u64>, body: &str) -> std::io::Result<()> {
+/// As Lemmy does since 0.18.1: what the sender takes compressed is, and then it has no length.
+async fn answer(
+    writer: &mut OwnedWriteHalf,
+    status: u16,
+    retry_after: Option<u64>,
+    body: &str,
+    takes_gzip: bool,
+) -> std::io::Result<()> {
     let retry_after = retry_after.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
+    if takes_gzip && !body.is_empty() {
+        let mut small = GzEncoder::new(Vec::new(), Compression::default());
+        small.write_all(body.as_bytes())?;
+        let small = small.finish()?;
+        let head = "content-encoding: gzip\r\ntransfer-encoding: chunked";
+        let mut bytes =
+            format!("HTTP/1.1 {status} As told\r\n{head}\r\n{retry_after}\r\n{:x}\r\n", small.len()).into_bytes();
+        bytes.extend_from_slice(&small);
+        bytes.extend_from_slice(b"\r\n0\r\n\r\n");
+        return writer.write_all(&bytes).await;
+    }
     let length = if status == 204 { String::new() } else { format!("content-length: {}\r\n", body.len()) };
     writer.write_all(format!("HTTP/1.1 {status} As told\r\n{length}{retry_after}\r\n{body}").as_bytes()).await
 }

@@ -66,7 +66,13 @@ const VARIABLES: [Variable; 32] = [
     Variable::new::<Count>("FED_WINDOW_ITEMS", "400", "activities of a lane in flight").default("400"),
     Variable::new::<Bytes>("FED_WINDOW_BYTES", "4MiB", "bytes of a lane in flight; a larger activity goes alone")
         .default("4MiB"),
-    Variable::new::<Bytes>("FED_HELD_BYTES", "512MiB", "bytes that all lanes hold in memory together").default("512MiB"),
+    Variable::new::<Bytes>(
+        "FED_HELD_BYTES",
+        "512MiB",
+        "bytes that all lanes hold in memory together; beyond it a lane reads only when it holds nothing. For a v1 receiver they \
+         count twice: held, and as JSON on their way",
+    )
+    .default("512MiB"),
     Variable::new::<Encoding>("FED_BATCH_COMPRESSION", "zstd", "zstd, gzip or none").default("zstd"),
     Variable::new::<Span>(
         "FED_ANSWER_TIMEOUT",

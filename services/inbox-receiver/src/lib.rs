@@ -39,6 +39,7 @@ use fedstream_jetstream::{
 use fedstream_service::admin::Admin;
 use fedstream_service::cli::Failure;
 use fedstream_service::http_server::{self, Limits};
+use fedstream_service::metrics::table::FRONT_INFLIGHT;
 use fedstream_service::shutdown::CancellationToken;
 use tokio::net::TcpListener;
 
@@ -77,7 +78,9 @@ pub async fn run(
     let rules = rules::Rules::follow(&config, &broker).await;
     let store = store::Store::new(&broker, watch.state());
     let admission = Arc::new(admit::Admission::new(&config, &broker, store, rules));
-    let tally = Arc::new(tally::Tally::new(admission.lanes_most()));
+    let tally = Arc::new(tally::Tally::new(admission.lanes_most(), !admission.bounds_lanes()));
+    let inflight = admission.inflight().clone();
+    FRONT_INFLIGHT.observe(move |held| held.is(inflight.bytes() as f64, &[]));
     let followed = tokio::spawn(ready::follow(readiness.clone(), broker.clone(), watch.state(), admission.clone()));
     if admission.bounds_lanes() {
         remember_lanes(&admission, &broker).await?;

@@ -47,6 +47,7 @@ pub async fn follow(
 pub async fn note_durability(readiness: &Readiness, broker: &Broker, state: &StreamState) {
     let Some(facts) = state.facts() else { return };
     let held = durability::seen(broker.settings(), facts).await;
+    fedstream_connect::metrics::held(&held);
     match &held {
         Held::NotSeen(_) => {
             tracing::warn!(%held, "what a 204 promises can't be seen to hold");

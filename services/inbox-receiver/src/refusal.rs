@@ -285,7 +285,8 @@ fn whole(span: Duration) -> Duration {
     Duration::from_secs(span.as_secs())
 }
 
-fn broker_kind(refused: &Refused) -> &'static str {
+/// The broker's refusals, by the same names.
+pub fn broker_kind(refused: &Refused) -> &'static str {
     match refused {
         Refused::LaneFull => "lane-full",
         Refused::StreamFull(_) => "stream-full",

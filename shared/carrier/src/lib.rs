@@ -14,10 +14,12 @@
 //! read, and the [`Way`] on which it is posted. Nothing here knows what a message means or which protocol the far side
 //! speaks; and nothing here decides order or retries: the window does.
 
+mod attempt;
 mod budget;
 mod clock;
 mod direction;
 mod discovery;
+mod gauges;
 mod held;
 mod lane;
 mod ownership;
@@ -25,6 +27,7 @@ mod park;
 mod plan;
 mod reading;
 mod registry;
+mod series;
 mod shared;
 mod trouble;
 
@@ -32,8 +35,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedstream_jetstream::{
-    Broker, Definition, LaneSettingsWatch, Leases, Members, Publisher, StreamNeed, StreamWatch, definitions,
-    durability, leases, members, streams,
+    Broker, Definition, LaneSettingsWatch, Leases, Members, Publisher, StreamNeed, StreamWatch, UsageWatch,
+    definitions, durability, leases, members, streams,
 };
 use fedstream_lane::Backoff;
 use fedstream_service::readiness::Readiness;
@@ -52,6 +55,9 @@ pub use trouble::Trouble;
 
 /// What has to be in order for lanes to be carried, as the readiness page names it.
 pub const READINESS: [&str; 2] = ["broker", "stream"];
+
+/// How often metrics learn how full the streams are: more often than anybody scrapes.
+const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often the stream's configuration is looked at again.
 const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -106,6 +112,7 @@ pub struct Carrier<D: Direction> {
     shared: Arc<Shared<D>>,
     members: Members,
     watch: StreamWatch,
+    usage: UsageWatch,
     readiness: Readiness,
 }
 
@@ -130,13 +137,16 @@ impl<D: Direction> Carrier<D> {
         let bucket: &'static Definition = Box::leak(Box::new(definitions::leases().with_ttl(options.lease_ttl)));
         let leases = Leases::open_in(&broker, bucket).await?;
         let settings = LaneSettingsWatch::start(&broker).await?;
-        if let held @ durability::Held::NotSeen(_) = durability::seen(broker.settings(), &facts).await {
+        let held = durability::seen(broker.settings(), &facts).await;
+        fedstream_connect::metrics::held(&held);
+        if let durability::Held::NotSeen(_) = held {
             tracing::warn!(stream = facts.name, %held, "durability");
             readiness.note("durability", Some(held.to_string()));
         }
         let watch = StreamWatch::start(&broker, need, facts, STREAM_CHECK_INTERVAL);
         let sender_id = options.sender_id.clone().unwrap_or_else(members::random_id);
         let members = Members::join_in::<D::Lane>(&broker, &sender_id, bucket).await?;
+        let usage = UsageWatch::start(&broker, vec![queue, definitions::parked()], USAGE_INTERVAL);
         let shared = Arc::new(Shared {
             publisher: Publisher::new(&broker),
             budget: budget::Budget::new(options.held_bytes),
@@ -151,7 +161,8 @@ impl<D: Direction> Carrier<D> {
             started: Instant::now(),
             drain,
         });
-        Ok(Self { shared, members, watch, readiness })
+        gauges::observe(&shared.registry, members.living(), usage.now());
+        Ok(Self { shared, members, watch, usage, readiness })
     }
 
     /// What its lanes share.
@@ -163,7 +174,7 @@ impl<D: Direction> Carrier<D> {
     /// Carries lanes until told to leave; then posts nothing more, finishes what is in flight within the grace period, and
     /// trims. Answers whether all of it was answered in time.
     pub async fn run(self, grace: Duration) -> bool {
-        let Self { shared, members, watch, readiness } = self;
+        let Self { shared, members, watch, usage: _looks_on, readiness } = self;
         discovery::Discovery::new(shared, members, watch.state(), readiness).run(grace).await
     }
 }

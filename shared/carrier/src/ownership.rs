@@ -12,6 +12,8 @@ use std::time::Duration;
 use fedstream_jetstream::leases::Error;
 use fedstream_jetstream::{Lease, Leases, Taken};
 use fedstream_lane::{Epoch, LaneName};
+use fedstream_service::metrics::KeyValue;
+use fedstream_service::metrics::table::LEASE_CHANGES;
 use fedstream_service::shutdown::CancellationToken;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -64,6 +66,7 @@ impl Ownership {
         loop {
             match leases.take(&lane.key(), sender_id, Epoch(0)).await {
                 Ok(Taken::Ours(lease)) => {
+                    changed("taken");
                     trouble.over(lease.epoch.0);
                     registry.update(lane, |view| view.stands = None);
                     return Some(Self::keep(shared, lane.to_string(), lease));
@@ -143,6 +146,11 @@ impl Ownership {
     }
 }
 
+/// Counts what happened to a lease.
+pub fn changed(change: &'static str) {
+    LEASE_CHANGES.add(1, &[KeyValue::new("change", change)]);
+}
+
 struct Keeper {
     leases: Leases,
     lane: String,
@@ -178,6 +186,9 @@ impl Keeper {
                     let bumped = self.leases.bump(&mut self.lease, at_least).await;
                     self.held.send_replace(Held::Until(self.lease.until));
                     let lost = matches!(bumped, Err(Error::Lost { .. }));
+                    if bumped.is_ok() {
+                        changed("renewed_epoch");
+                    }
                     drop(reply.send(bumped.map(|()| self.lease.epoch)));
                     if lost {
                         return;
@@ -193,8 +204,11 @@ impl Keeper {
     }
 
     async fn release(self) {
-        if let Err(error) = self.leases.release(self.lease).await {
-            tracing::warn!(lane = %self.lane, %error, "the lease is not given back: it expires by itself");
+        match self.leases.release(self.lease).await {
+            Ok(()) => changed("released"),
+            Err(error) => {
+                tracing::warn!(lane = %self.lane, %error, "the lease is not given back: it expires by itself");
+            }
         }
     }
 

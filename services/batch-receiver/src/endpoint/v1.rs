@@ -16,8 +16,10 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use fedstream_lane::Lane;
+use fedstream_service::attributes;
 use fedstream_wire::protocol::Protocol;
-use fedstream_wire::v1::{self, Item};
+use fedstream_wire::v1::{self, Item, Owner};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use tokio::sync::oneshot;
@@ -37,13 +39,14 @@ impl Endpoint {
         self: &Arc<Self>,
         whole: Bytes,
         place: Place,
+        owner: Option<Owner>,
         span: &Span,
     ) -> Result<Response, Refused> {
         let until = Instant::now() + self.limits.v1_batch_time;
         let (items, place) = self.decode_v1(whole, place).await?;
-        span.record("messaging.batch.message_count", i64::try_from(items.len()).unwrap_or(i64::MAX));
+        span.record(attributes::BATCH_MESSAGE_COUNT, attributes::number(items.len()));
         let activities = activity::check(&self.rules, items).map_err(not_relayed)?;
-        let turns = self.turns(&activities, span).await?;
+        let turns = self.turns(&activities, owner.as_ref(), span).await?;
         let watched = activities.into_iter().map(|activity| {
             let witness = self.witnesses.of(&activity.lane).cloned();
             (activity, witness)
@@ -78,13 +81,18 @@ impl Endpoint {
 
     /// The turn at each lane of the batch. Every batch takes its turns in the lanes' order, so that no two wait for each
     /// other.
-    async fn turns(&self, activities: &[Activity], span: &Span) -> Result<Vec<Turn>, Refused> {
+    async fn turns(&self, activities: &[Activity], owner: Option<&Owner>, span: &Span) -> Result<Vec<Turn>, Refused> {
         let lanes: BTreeSet<_> = activities.iter().map(|activity| &activity.lane).collect();
         if let (Some(lane), 1) = (lanes.first(), lanes.len()) {
-            span.record("fedstream.lane", field::display(lane));
+            span.record(attributes::LANE, field::display(lane));
         }
-        let entered: Result<Vec<_>, _> = lanes.into_iter().map(|lane| self.feeders.enter(lane, Protocol::V1)).collect();
-        let entered = entered.map_err(not_fed)?;
+        let enter = |lane: &Lane| {
+            // An epoch is of the lane that its owner means, which need not be what the activities say.
+            let owner = owner.filter(|owner| owner.lane == *lane).cloned();
+            let owner = owner.map(|owner| feeders::Owner { origin: owner.origin, epoch: owner.epoch });
+            self.feeders.enter(lane, Protocol::V1, owner)
+        };
+        let entered = lanes.into_iter().map(enter).collect::<Result<Vec<_>, _>>().map_err(not_fed)?;
         let waiting = async {
             let mut turns = Vec::with_capacity(entered.len());
             for feeding in entered {
@@ -121,7 +129,7 @@ fn malformed(error: v1::Error) -> Refused {
 
 fn not_relayed(error: activity::Error) -> Refused {
     match error {
-        activity::Error::Rules(error) => not_allowed(error),
+        activity::Error::Rules { error: ref rule, .. } => not_allowed(rule, error.to_string()),
         activity::Error::Host { .. } => problem(StatusCode::BAD_REQUEST, "malformed-batch", error.to_string()).into(),
     }
 }

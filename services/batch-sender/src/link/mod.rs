@@ -14,12 +14,17 @@ use std::time::Duration;
 
 use fedstream_carrier::Ended;
 use fedstream_lane::{Answer, End, GateId, Seq};
+use fedstream_service::metrics::table::BATCH_SIZE;
+use fedstream_service::shutdown::CancellationToken;
+use fedstream_service::spans::KeyValue;
+use fedstream_service::{attributes, spans};
 use fedstream_wire::encoding::Encoding;
 use fedstream_wire::protocol::Protocol;
 use fedstream_wire::v2::{Batch, GATE_HEADER};
 use http::header::{AUTHORIZATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, RequestBuilder, Response};
+use tracing::Span;
 
 pub use probe::Formats;
 pub use v1::bytes_of as v1_bytes_of;
@@ -137,6 +142,17 @@ impl Link {
         &self.url
     }
 
+    /// Whose server that is, for spans: host, and port where the URL has one.
+    #[must_use]
+    pub fn server(&self) -> (&str, Option<i64>) {
+        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        let authority = rest.split('/').next().unwrap_or_default();
+        match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+            _ => (authority, None),
+        }
+    }
+
     /// In which format.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
@@ -163,14 +179,22 @@ impl Link {
         self.formats.find(self).await.map(|found| found.protocol)
     }
 
-    /// Posts a batch, calls `settle` for each outcome as it is known, and says how it ended.
-    pub async fn post<F, S>(&self, batch: &Batch, traceparent: Option<String>, settle: F) -> Ended
+    /// Posts a batch, calls `settle` for each outcome as it is known, and says how it ended. Called off, it waits for
+    /// nothing more; what it knows by then is settled all the same: a v1 receiver would deliver it again.
+    pub async fn post<F, S>(
+        &self,
+        batch: &Batch,
+        traceparent: Option<String>,
+        called_off: &CancellationToken,
+        settle: F,
+    ) -> Ended
     where
         F: FnMut(Seq, Answer) -> S,
         S: Future<Output = ()>,
     {
         if !self.formats.is_sure(&self.url) {
-            match self.formats.find(self).await {
+            let Some(found) = unless(called_off, self.formats.find(self)).await else { return Ended::called_off() };
+            match found {
                 // Nothing was sent: no activity can have been at the instance.
                 Err(cause) => return Ended::because(End::Refused { retry_after_ms: None }, cause),
                 Ok(found) if found.protocol != self.protocol => return Ended::called_off(),
@@ -183,8 +207,8 @@ impl Link {
             }
         }
         match self.protocol {
-            Protocol::V1 => self.post_v1(batch, traceparent, settle).await,
-            Protocol::V2 => self.post_v2(batch, traceparent, settle).await,
+            Protocol::V1 => self.post_v1(batch, traceparent, called_off, settle).await,
+            Protocol::V2 => self.post_v2(batch, traceparent, called_off, settle).await,
         }
     }
 
@@ -202,6 +226,8 @@ impl Link {
 
     /// Notes whether an answer's head is one that a receiver of this format gives.
     fn note_answer(&self, response: &Response) {
+        let status = i64::from(response.status().as_u16());
+        spans::set(&Span::current(), KeyValue::new(attributes::HTTP_STATUS, status));
         let ours = gate_of(response.headers()).is_some();
         match self.protocol {
             Protocol::V2 if ours => self.formats.confirm(&self.url),
@@ -214,6 +240,15 @@ impl Link {
     fn lost(&self, cause: impl Into<String>) -> Ended {
         self.formats.doubt(&self.url);
         Ended::lost(cause)
+    }
+}
+
+/// What comes of it, unless it is called off first. What is there already goes before.
+async fn unless<T>(called_off: &CancellationToken, coming: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        came = coming => Some(came),
+        () = called_off.cancelled() => None,
     }
 }
 
@@ -240,6 +275,12 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, Error> {
     let pem = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| fault(chain(&error)))?;
     if certificates.is_empty() { Err(fault("has no certificate in it".to_owned())) } else { Ok(certificates) }
+}
+
+/// A body as it is sent, measured.
+fn sized(body: Vec<u8>) -> Vec<u8> {
+    BATCH_SIZE.record(body.len() as f64, &[]);
+    body
 }
 
 fn retry_after_ms(response: &Response) -> Option<u64> {

@@ -340,7 +340,8 @@ impl SendWindow {
     fn drain(&mut self, settle: Settle) {
         self.draining = Some(settle);
         if settle == Settle::Oldest {
-            // A window's time is longer than a grace period; a batch's is not.
+            // A whole window takes longer than a grace period, the batch at work seldom does. Where it does (a v1 batch may take
+            // minutes), the shell ends it with the grace, and what was in it is posted again.
             let at_work = |post: &&flight::Post| !post.abandoned && !post.unanswered.is_empty();
             let oldest = self.flight.posts.iter().find(at_work).map(|post| post.id);
             self.flight.call_back(|post| Some(post.id) != oldest && !post.unanswered.is_empty());
