@@ -70,7 +70,7 @@ async fn a_collector_that_hangs_does_not_hold_up_the_end_of_a_service() {
 
 async fn lost_more_than(service: &Service, count: usize) {
     let more = async || (dropped(service, "export_failed").await > count).then_some(());
-    eventually("what could not be exported is counted", SOON, more).await.unwrap();
+    eventually("what could not be exported is counted", SOON, more).await.expect("in time");
 }
 
 /// `fedstream.telemetry.dropped` as `/metrics` has it.

@@ -98,7 +98,7 @@ fn the_attempt_says(process: &Span, publish: &Span) {
 async fn the_batch_is_linked_both_ways(pipeline: &Pipeline, process: &Span, delivery: &Span) {
     let carries = |span: &Span| span.name == BATCH && is_linked(span, process);
     let both = |spans: &[Span]| spans.iter().filter(|span| carries(span)).count() == 2;
-    sink(pipeline).until("the batch's spans are linked to the activity", SOON, both).await.unwrap();
+    sink(pipeline).until("the batch's spans are linked to the activity", SOON, both).await.expect("in time");
     let spans: Vec<Span> = sink(pipeline).spans().into_iter().filter(carries).collect();
     let (client, server) = (the(&spans, SENDER, BATCH), the(&spans, RECEIVER, BATCH));
     assert_eq!((client.kind, server.kind), (CLIENT, SERVER));
