@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use envconfig::Envconfig;
+use fedstream_carrier::Options;
 use fedstream_jetstream::Created;
 use fedstream_lane::{Backoff, Origin, WindowLimits};
 use fedstream_service::Service;
@@ -284,9 +285,22 @@ impl Config {
         }
     }
 
-    /// How a failing lane waits.
+    /// How lanes are carried.
     #[must_use]
-    pub fn backoff(&self) -> Backoff {
+    pub fn carrier_options(&self) -> Options {
+        Options {
+            sender_id: self.sender_id.clone().map(|id| id.0),
+            lanes_max: self.lanes_max.0,
+            held_bytes: self.held_bytes.get(),
+            lease_ttl: self.lease_ttl.get(),
+            discovery_interval: self.discovery_interval.get(),
+            lane_idle: self.lane_idle.get(),
+            backoff: self.backoff(),
+        }
+    }
+
+    /// How a failing lane waits.
+    fn backoff(&self) -> Backoff {
         Backoff::new(millis(self.backoff_min), millis(self.backoff_max), millis(self.retry_after_max))
     }
 }

@@ -2,67 +2,37 @@
 //! latency.
 //!
 //! ```text
-//!   members ─┐
-//!   backlog ─┴▶ discovery ─▶ one task a lane: lease ─▶ reading ─▶ SendWindow ─▶ link ══▶ batch-receiver
-//!                                                     FED_PARKED ◀─┘ └─▶ purge
+//!   members, backlog ─▶ carrier: one task a lane ─▶ SendWindow ─▶ link ══▶ batch-receiver
 //! ```
 //!
-//! Any number of batch-senders share the lanes; each lane has one owner, by a lease. Lanes are independent: a slow or
-//! failing destination of one does not delay another. The stream is the only state: what is in a lane is what is not
-//! settled, and a new owner begins there, under a new epoch.
+//! How a lane is carried is the carrier's ([`fedstream_carrier`]); here is where inbound lanes go: which batch-receiver
+//! (`moving` to another one), which batch format (`link`), and what that means for a lane's window (`plan`).
 
-mod attempt;
-mod budget;
-mod clock;
 pub mod config;
-mod discovery;
-mod gauges;
-mod held;
-mod lane;
+mod gates;
+mod inbound;
 pub mod link;
 mod moving;
-mod ownership;
-mod park;
+mod outgoing;
 mod plan;
-mod reading;
-mod registry;
-mod series;
-mod trouble;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use fedstream_jetstream::{
-    Broker, Definition, LaneSettingsWatch, Leases, Members, Publisher, StreamNeed, StreamWatch, UsageWatch,
-    definitions, durability, leases, members, streams,
-};
+use fedstream_carrier::{Carrier, READINESS};
+use fedstream_jetstream::Broker;
 use fedstream_service::admin::Admin;
 use fedstream_service::readiness::Readiness;
 use fedstream_service::shutdown::CancellationToken;
 use tokio::net::TcpListener;
-use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 pub use config::{Config, SERVICE};
-
-/// How often metrics learn how full the streams are: more often than anybody scrapes.
-const USAGE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How often the stream's configuration is looked at again.
-const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why the service can't run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A stream or bucket is missing or dangerous.
+    /// Its lanes can't be carried.
     #[error(transparent)]
-    Streams(#[from] streams::Error),
-    /// The bucket of leases is missing or dangerous.
-    #[error(transparent)]
-    Leases(#[from] leases::Error),
-    /// This process can't share the lanes with the others.
-    #[error(transparent)]
-    Members(#[from] members::Error),
+    Carrier(#[from] fedstream_carrier::Error),
     /// The link can't be built from the configuration.
     #[error(transparent)]
     Link(#[from] link::Error),
@@ -73,9 +43,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Streams(error) => error.exit_code(),
-            Self::Leases(error) => error.exit_code(),
-            Self::Members(error) => error.exit_code(),
+            Self::Carrier(error) => error.exit_code(),
             Self::Link(_) => fedstream_service::cli::USAGE,
         }
     }
@@ -87,52 +55,21 @@ impl Error {
 /// See [`Error`]; all of them before the first lane is read.
 pub async fn run(config: Config, broker: Broker, admin: TcpListener, shutdown: CancellationToken) -> Result<(), Error> {
     let link = link::Link::new(&config)?;
-    let inbox = StreamNeed { lanes_max: config.lanes_max.0, ..StreamNeed::plain(definitions::inbox()) };
-    let facts = streams::ensure(&broker, &inbox).await?;
-    streams::ensure(&broker, &StreamNeed::plain(definitions::parked())).await?;
-    // Once in the life of a process: the bucket's definition with the TTL that this one would make it with.
-    let bucket: &'static Definition = Box::leak(Box::new(definitions::leases().with_ttl(config.lease_ttl.get())));
-    let leases = Leases::open_in(&broker, bucket).await?;
-    let settings = LaneSettingsWatch::start(&broker).await?;
-    let readiness = Readiness::new(&["broker", "stream"]);
-    let held = durability::seen(broker.settings(), &facts).await;
-    fedstream_connect::metrics::held(&held);
-    if let durability::Held::NotSeen(_) = held {
-        tracing::warn!(stream = facts.name, %held, "durability");
-        readiness.note("durability", Some(held.to_string()));
-    }
-    let watch = StreamWatch::start(&broker, inbox, facts, STREAM_CHECK_INTERVAL);
-
     let grace = config.common.shutdown_grace.get();
-    let sender_id = config.sender_id.clone().map_or_else(members::random_id, |id| id.0);
-    let members = Members::join_in(&broker, &sender_id, bucket).await?;
-    tracing::info!(to = link.url(), site = config.site.0, sender_id, "batch-sender runs");
-    let usage = UsageWatch::start(&broker, vec![definitions::inbox(), definitions::parked()], USAGE_INTERVAL);
-    let shared = Arc::new(lane::Shared {
-        publisher: Publisher::new(&broker),
-        budget: budget::Budget::new(config.held_bytes.get()),
-        config,
-        settings,
-        leases,
-        keepers: TaskTracker::new(),
-        broker,
-        link,
-        sender_id,
-        registry: registry::Registry::default(),
-        gates: lane::KnownGates::default(),
-        started: Instant::now(),
-        drain: shutdown,
-    });
-    gauges::observe(&shared.registry, members.living(), usage.now());
+    let options = config.carrier_options();
+    let readiness = Readiness::new(&READINESS);
+    let inbound = inbound::Inbound { config, link, gates: gates::KnownGates::default() };
+    let carrier = Carrier::open(broker, inbound, options, readiness.clone(), shutdown).await?;
+    let shared = Arc::clone(carrier.shared());
+    let (to, site) = (shared.direction.link.url(), &shared.direction.config.site.0);
+    tracing::info!(to, site, sender_id = shared.sender_id, "batch-sender runs");
     let admin_stop = CancellationToken::new();
-    let page = Arc::clone(&shared);
-    let pages = Admin::new(readiness.clone()).lanes(move || {
-        let shared = Arc::clone(&page);
+    let pages = Admin::new(readiness).lanes(move || {
+        let shared = Arc::clone(&shared);
         async move { shared.page() }
     });
     let admin_task = tokio::spawn(pages.serve(admin, admin_stop.clone()));
-    let drained = discovery::Discovery::new(shared, members, watch.state(), readiness).run(grace).await;
-    if !drained {
+    if !carrier.run(grace).await {
         tracing::warn!(
             grace_s = grace.as_secs(),
             "the grace period ended before every batch was answered: what was in flight may be repeated"

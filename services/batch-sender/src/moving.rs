@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use fedstream_carrier::{Ownership, Trouble};
 use fedstream_jetstream::Created;
 use fedstream_jetstream::lane_settings::{self, Key};
 use fedstream_lane::{End, GateId, Lane, Seq};
@@ -15,10 +16,8 @@ use fedstream_service::shutdown::CancellationToken;
 use fedstream_wire::protocol::Protocol;
 use fedstream_wire::v2;
 
-use crate::lane::Shared;
-use crate::ownership::Ownership;
-use crate::plan::Plan;
-use crate::trouble::Trouble;
+use crate::inbound::Shared;
+use crate::plan::batch_url;
 
 /// Why a lane stands meanwhile.
 const CLOSING: &str = "the change to another receiver waits until the old one's gate is closed";
@@ -66,7 +65,7 @@ pub async fn close_the_gate_before(
             return true;
         };
         let forced = settings.batch_url_forced == Some(true);
-        let now = Plan::batch_url(&shared.config, &settings);
+        let now = batch_url(&shared.direction.config, &settings);
         let leaves_it = async {
             if !forced && *before != now {
                 shared.registry.update(lane, |view| view.stands = Some(CLOSING.to_owned()));
@@ -116,14 +115,14 @@ async fn close(
     created: Created,
     ownership: &Ownership,
 ) -> Result<(), String> {
-    if shared.link.to(before).ask().await? == Protocol::V1 {
+    if shared.direction.link.to(before).ask().await? == Protocol::V1 {
         return Ok(());
     }
-    let link = shared.link.to(before); // which speaks what was found
-    let mut gate: Option<GateId> = shared.gates.known(link.url());
+    let link = shared.direction.link.to(before); // which speaks what was found
+    let mut gate: Option<GateId> = shared.direction.gates.known(link.url());
     for _ in 0..2 {
         let header = v2::BatchHeader {
-            origin: shared.config.origin(created),
+            origin: shared.direction.config.origin(created),
             lane: lane.clone(),
             epoch: ownership.epoch(),
             gate,

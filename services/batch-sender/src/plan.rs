@@ -1,103 +1,41 @@
-//! How one lane is carried: the service's configuration, with the lane's own settings (KV fed_lanes) over it.
+//! How an inbound lane is carried: the service's configuration, with the lane's own settings (KV fed_lanes) over it, and
+//! what the format of its receiver allows.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
 
-use fedstream_jetstream::ReaderOptions;
+use fedstream_carrier::Plan;
 use fedstream_jetstream::lane_settings::LaneSettings;
-use fedstream_lane::{Event, Lane, Profile, WindowLimits};
+use fedstream_lane::WindowLimits;
 use fedstream_wire::protocol::Protocol;
 use fedstream_wire::v1;
 
 use crate::config::Config;
-use crate::lane::Shared;
 
-/// Handed-on activities that are remembered beyond a window and as much that is settled and not trimmed (more than that
-/// a window does not let happen): what is on its way between the two.
-const REMEMBERED_BESIDE_A_WINDOW: usize = 2048;
-
-/// How one lane is carried.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The lane's own settings.
-    pub settings: LaneSettings,
-    /// Bounds and pace of its window.
-    pub limits: WindowLimits,
-    /// How it is read.
-    pub reader: ReadPlan,
-    /// How the instance's refusals are read; none: as the batch-receiver is told.
-    pub profile: Option<Profile>,
-    /// Where its batches go.
-    pub batch_url: String,
+/// Where the batches of a lane with these settings go.
+#[must_use]
+pub fn batch_url(config: &Config, settings: &LaneSettings) -> String {
+    settings.batch_url.clone().unwrap_or_else(|| config.batch_url())
 }
 
-/// How a lane is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadPlan {
-    /// Its consumer.
-    pub options: ReaderOptions,
-    /// Activities that were handed on and may come again.
-    pub remember: usize,
+/// What holds for a lane with these settings, towards a receiver that takes this format.
+#[must_use]
+pub fn plan(config: &Config, settings: LaneSettings, protocol: Protocol) -> Plan {
+    let mut limits = limits(config.window_limits(), &settings);
+    if protocol == Protocol::V1 {
+        limits = v1_limits(limits, &settings, config.v1_batch_bytes.get());
+    }
+    Plan::new(settings, limits)
 }
 
-impl Plan {
-    /// What holds for this lane now, towards a receiver that takes this format.
-    #[must_use]
-    pub fn of(shared: &Shared, lane: &Lane, protocol: Protocol) -> Self {
-        Self::new(&shared.config, shared.settings.for_lane(lane), protocol)
-    }
-
-    /// Where the batches of a lane with these settings go.
-    #[must_use]
-    pub fn batch_url(config: &Config, settings: &LaneSettings) -> String {
-        settings.batch_url.clone().unwrap_or_else(|| config.batch_url())
-    }
-
-    /// What holds for a lane with these settings.
-    #[must_use]
-    pub fn new(config: &Config, settings: LaneSettings, protocol: Protocol) -> Self {
-        let mut limits = limits(config.window_limits(), &settings);
-        if protocol == Protocol::V1 {
-            limits = v1_limits(limits, &settings, config.v1_batch_bytes.get());
-        }
-        let mut options = ReaderOptions::default();
-        options.max_batch = settings.max_batch.unwrap_or(options.max_batch);
-        options.max_expires = settings.max_expires_s.map_or(options.max_expires, Duration::from_secs);
-        let reader = ReadPlan { options, remember: 2 * limits.items + REMEMBERED_BESIDE_A_WINDOW };
-        let batch_url = Self::batch_url(config, &settings);
-        Self { limits, reader, profile: settings.profile, batch_url, settings }
-    }
-
-    /// What a window that begins has to be told beside its limits.
-    #[must_use]
-    pub fn at_start(&self) -> Vec<Event> {
-        let park = self.settings.park.map(|seq| Event::ParkHead { seq });
-        let pause = self.is_paused().then_some(Event::Pause(true));
-        park.into_iter().chain(pause).collect()
-    }
-
-    /// What a window has to be told when these settings follow others.
-    #[must_use]
-    pub fn changes_from(&self, before: &Self) -> Vec<Event> {
-        let mut events = Vec::new();
-        if self.limits != before.limits {
-            events.push(Event::Limits(self.limits));
-        }
-        if self.is_paused() != before.is_paused() {
-            events.push(Event::Pause(self.is_paused()));
-        }
-        // Said in so many words, and not just left out: it lifts the pause after refusals too.
-        if self.settings.paused == Some(false) && before.settings.paused != Some(false) {
-            events.push(Event::Resume);
-        }
-        if let Some(seq) = self.settings.park.filter(|_| self.settings.park != before.settings.park) {
-            events.push(Event::ParkHead { seq });
-        }
-        events
-    }
-
-    fn is_paused(&self) -> bool {
-        self.settings.paused == Some(true)
+/// What held activities of so many bytes take in memory, for a receiver that takes this format.
+///
+/// What waits for a v1 receiver counts twice, in its size there: as it is held, and as the JSON with base64 in it that it
+/// becomes for as long as its batch is posted, megabytes at a time. A v2 batch is small beside its window.
+#[must_use]
+pub fn memory(bytes: usize, protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::V1 => bytes.saturating_mul(2),
+        Protocol::V2 => bytes,
     }
 }
 
@@ -142,34 +80,40 @@ fn v1_limits(limits: WindowLimits, settings: &LaneSettings, most: usize) -> Wind
 mod tests {
     use super::*;
     use crate::SERVICE;
-    use fedstream_lane::Seq;
+    use fedstream_lane::Profile;
     use fedstream_service::config::{Environment, load_from};
 
-    fn plan(json: &str) -> Plan {
-        plan_for(json, Protocol::V2)
+    fn config() -> Config {
+        let pairs = [("FED_SITE", "near"), ("BATCH_RECEIVER_DOMAIN", "far.example")];
+        load_from(&SERVICE, &Environment::from_pairs(&pairs)).unwrap()
     }
 
     fn plan_for(json: &str, protocol: Protocol) -> Plan {
-        let pairs = [("FED_SITE", "near"), ("BATCH_RECEIVER_DOMAIN", "far.example")];
-        let config: Config = load_from(&SERVICE, &Environment::from_pairs(&pairs)).unwrap();
-        Plan::new(&config, LaneSettings::read(json.as_bytes()).unwrap(), protocol)
+        plan(&config(), LaneSettings::read(json.as_bytes()).unwrap(), protocol)
     }
 
     #[test]
     fn a_lane_without_settings_is_carried_as_the_service_is_configured() {
-        let plan = plan("{}");
+        let plan = plan_for("{}", Protocol::V2);
         assert_eq!((plan.limits.batch_items, plan.limits.items), (100, 1100));
-        assert_eq!((plan.batch_url.as_str(), plan.profile), ("https://far.example/batch", None));
+        assert_eq!(
+            (batch_url(&config(), &plan.settings).as_str(), plan.settings.profile),
+            ("https://far.example/batch", None)
+        );
     }
 
     #[test]
     fn its_own_settings_win_and_what_is_held_follows() {
-        let plan =
-            plan(r#"{"batch_items":1000,"rate_per_s":5,"profile":"lemmy","batch_url":"http://other/b","max_batch":9}"#);
+        let json =
+            r#"{"batch_items":1000,"rate_per_s":5,"profile":"lemmy","batch_url":"http://other/b","max_batch":9}"#;
+        let plan = plan_for(json, Protocol::V2);
         let limits = plan.limits;
         assert_eq!((limits.batch_items, limits.in_flight_items, limits.items), (1000, 1000, 2000));
-        assert_eq!((limits.rate_per_s, plan.profile), (NonZeroU32::new(5), Some(Profile::Lemmy)));
-        assert_eq!((plan.batch_url.as_str(), plan.reader.options.max_batch), ("http://other/b", 9));
+        assert_eq!((limits.rate_per_s, plan.settings.profile), (NonZeroU32::new(5), Some(Profile::Lemmy)));
+        assert_eq!(
+            (batch_url(&config(), &plan.settings).as_str(), plan.reader.options.max_batch),
+            ("http://other/b", 9)
+        );
     }
 
     #[test]
@@ -183,20 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_hears_of_what_changed_and_of_nothing_else() {
-        let before = plan("{}");
-        assert_eq!(plan("{}").changes_from(&before), []);
-        assert_eq!(plan(r#"{"paused":true}"#).changes_from(&before), [Event::Pause(true)]);
-        assert_eq!(
-            plan(r#"{"paused":false}"#).changes_from(&plan(r#"{"paused":true}"#)),
-            [Event::Pause(false), Event::Resume]
-        );
-        let resumed = plan(r#"{"paused":false}"#);
-        assert_eq!(resumed.changes_from(&before), [Event::Resume]);
-        let also = plan(r#"{"paused":false,"profile":"lemmy"}"#);
-        assert_eq!(also.changes_from(&resumed), [], "it was said before");
-        assert_eq!(plan(r#"{"park":7}"#).changes_from(&before), [Event::ParkHead { seq: Seq(7) }]);
-        let faster = plan(r#"{"batch_items":7}"#);
-        assert_eq!(faster.changes_from(&before), [Event::Limits(faster.limits)]);
+    fn what_goes_by_v1_counts_as_it_is_held_and_as_it_is_posted() {
+        assert_eq!((memory(49, Protocol::V1), memory(49, Protocol::V2)), (98, 49));
     }
 }

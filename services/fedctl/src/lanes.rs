@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::broker;
 use crate::settings::{object, value};
-use crate::target::Target;
+use crate::target::{NoLane, Target};
 use crate::text::{Table, age, age_s, one_line, say};
 
 /// Heads asked for at once: each is a message that the broker's leader looks up.
@@ -89,6 +89,7 @@ pub async fn show(target: &Target, as_json: bool) -> Result<(), Failure> {
             return Ok(());
         }
         Key::Lane(lane) => lane,
+        Key::OutboxDefault | Key::Outbox(_) => return Err(Failure::usage(NoLane)), // no target is read as one
     };
     let view = View::of(&broker, Some(BTreeSet::from([lane.clone()]))).await?;
     for row in &view.rows {

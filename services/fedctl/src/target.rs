@@ -29,7 +29,7 @@ impl FromStr for LaneName {
         }
         match text.parse() {
             Ok(Key::Lane(lane)) => Ok(Self(lane)),
-            Ok(Key::Default) | Err(_) => Err(NoLane),
+            _ => Err(NoLane),
         }
     }
 }
@@ -51,6 +51,8 @@ impl fmt::Display for Target {
         match &self.0 {
             Key::Default => f.write_str("default"),
             Key::Lane(lane) => lane.fmt(f),
+            Key::OutboxDefault => f.write_str("outbox"),
+            Key::Outbox(lane) => lane.fmt(f),
         }
     }
 }

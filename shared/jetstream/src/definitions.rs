@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use fedstream_lane::LaneName;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -121,6 +122,12 @@ pub fn outbox() -> &'static Definition {
     named("FED_OUTBOX")
 }
 
+/// The queue that holds these lanes: FED_INBOX or FED_OUTBOX.
+#[must_use]
+pub fn queue_of<L: LaneName>() -> &'static Definition {
+    named(&format!("FED_{}", L::KIND.to_ascii_uppercase()))
+}
+
 /// Backfill jobs: FED_BACKFILL.
 #[must_use]
 pub fn backfill() -> &'static Definition {
@@ -166,6 +173,7 @@ fn named(name: &str) -> &'static Definition {
 mod tests {
     use super::*;
     use crate::safety::{self, Need};
+    use fedstream_lane::{Lane, OutboxLane};
 
     #[test]
     fn every_stream_of_the_design_is_defined_and_passes_our_own_check() {
@@ -178,6 +186,14 @@ mod tests {
                 Need { kind: definition.kind, subjects: &subjects, lanes_max: 1_000, message_bytes_max: 1 << 20 };
             assert_eq!(safety::check(&config, &need), Ok(()), "{}", definition.name);
         }
+    }
+
+    #[test]
+    fn each_kind_of_lane_has_its_queue() {
+        assert_eq!(queue_of::<Lane>().name, inbox().name);
+        assert_eq!(queue_of::<OutboxLane>().name, outbox().name);
+        let holds_all = |kind: &str, definition: &Definition| definition.subjects().eq([format!("fed.{kind}.>")]);
+        assert!(holds_all(Lane::KIND, inbox()) && holds_all(OutboxLane::KIND, outbox()));
     }
 
     #[test]

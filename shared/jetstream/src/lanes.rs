@@ -3,6 +3,7 @@
 //! For looking (discovery of lanes, the name in a refusal), never for deciding whether there is room: only the
 //! broker's own limits are exact.
 
+use fedstream_lane::{Lane, LaneName};
 use futures::StreamExt;
 
 use crate::{Broker, definitions};
@@ -20,7 +21,15 @@ pub struct Error {
 /// # Errors
 /// The broker does not answer, or the stream is missing.
 pub async fn backlog(broker: &Broker) -> Result<Vec<(String, u64)>, Error> {
-    subjects(broker, &definitions::inbox().name, fedstream_lane::INBOX_SUBJECTS).await
+    backlog_of::<Lane>(broker).await
+}
+
+/// As [`backlog`], of one kind of lanes.
+///
+/// # Errors
+/// As [`backlog`].
+pub async fn backlog_of<L: LaneName>(broker: &Broker) -> Result<Vec<(String, u64)>, Error> {
+    subjects(broker, &definitions::queue_of::<L>().name, &format!("fed.{}.>", L::KIND)).await
 }
 
 /// The longest inbound lane. (Bytes of a lane are not to be had from the broker; messages are.)

@@ -15,7 +15,7 @@ use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorK
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
-use fedstream_lane::{Lane, Seq};
+use fedstream_lane::{LaneName, Seq};
 
 use crate::{Broker, Definition, definitions, headers};
 
@@ -125,14 +125,14 @@ impl Publisher {
     ///
     /// # Errors
     /// See [`Refused`]; at once when there is no connection.
-    pub async fn store(
+    pub async fn store<L: LaneName>(
         &self,
-        lane: &Lane,
+        lane: &L,
         headers: Vec<(&'static str, String)>,
         body: Bytes,
         timeout: Duration,
     ) -> Result<Stored, Refused> {
-        self.publish(&definitions::inbox().name, lane.subject(), headers, body, timeout).await
+        self.publish(&definitions::queue_of::<L>().name, lane.subject(), headers, body, timeout).await
     }
 
     /// Stores a message on any subject of one of the streams: an outbound delivery, a backfill job, an announcement.
@@ -160,7 +160,7 @@ impl Publisher {
     /// See [`Refused`].
     pub async fn park(
         &self,
-        lane: &Lane,
+        lane: &impl LaneName,
         msg_id: &str,
         mut headers: Vec<(&'static str, String)>,
         body: Bytes,

@@ -1,8 +1,8 @@
-//! One lane: which instance sends to which, and the names that follow from it.
+//! An inbound lane: which instance sends to which, and the names that follow from it.
 
 use std::fmt;
 
-use crate::{InstanceName, InvalidName};
+use crate::{InstanceName, InvalidSubject, LaneName};
 
 /// All inbound lanes, as a subject filter.
 pub const INBOX_SUBJECTS: &str = "fed.inbox.>";
@@ -14,17 +14,6 @@ pub struct Lane {
     pub destination: InstanceName,
     /// The instance that sends them.
     pub source: InstanceName,
-}
-
-/// A subject that is no lane's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidSubject {
-    /// Not `fed.inbox.<destination>.<source>`.
-    #[error("not a subject of the form fed.inbox.<destination>.<source>")]
-    Form,
-    /// One of the two tokens is no instance's.
-    #[error("a token of the subject names no instance")]
-    Token(#[from] InvalidName),
 }
 
 impl Lane {
@@ -51,9 +40,28 @@ impl Lane {
     /// # Errors
     /// A subject that is no inbound lane's.
     pub fn from_subject(subject: &str) -> Result<Self, InvalidSubject> {
-        let tokens = subject.strip_prefix("fed.inbox.").ok_or(InvalidSubject::Form)?;
-        let (destination, source) = tokens.split_once('.').ok_or(InvalidSubject::Form)?;
+        let form = InvalidSubject::Form("fed.inbox.<destination>.<source>");
+        let tokens = subject.strip_prefix("fed.inbox.").ok_or(form)?;
+        let (destination, source) = tokens.split_once('.').ok_or(form)?;
         Ok(Self { destination: InstanceName::from_token(destination)?, source: InstanceName::from_token(source)? })
+    }
+}
+
+impl LaneName for Lane {
+    const KIND: &'static str = "inbox";
+    const TEMPLATE: &'static str = "fed.inbox.{destination}.{source}";
+    const PARKED_TEMPLATE: &'static str = "fed.parked.inbox.{destination}.{source}";
+
+    fn key(&self) -> String {
+        Self::key(self)
+    }
+
+    fn from_subject(subject: &str) -> Result<Self, InvalidSubject> {
+        Self::from_subject(subject)
+    }
+
+    fn remote(&self) -> &InstanceName {
+        &self.source
     }
 }
 

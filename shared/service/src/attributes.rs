@@ -96,8 +96,6 @@ pub const PARK_FAILED: &str = "fedstream.park.failed";
 pub const NATS: &str = "nats";
 /// [`MESSAGING_TEMPLATE`] of what came in.
 pub const INBOX_TEMPLATE: &str = "fed.inbox.{destination}.{source}";
-/// [`MESSAGING_TEMPLATE`] of what was parked.
-pub const PARKED_TEMPLATE: &str = "fed.parked.inbox.{destination}.{source}";
 
 /// Every name of ours, for the page that explains them.
 pub const OURS: [&str; 21] = [

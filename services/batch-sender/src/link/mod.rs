@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fedstream_carrier::Ended;
 use fedstream_lane::{Answer, End, GateId, Seq};
 use fedstream_service::metrics::table::BATCH_SIZE;
 use fedstream_service::shutdown::CancellationToken;
@@ -68,59 +69,6 @@ pub enum Error {
     /// The user agent has one.
     #[error("HTTP_USER_AGENT has a character that an HTTP header can't carry")]
     UserAgent,
-}
-
-/// How a POST ended, and the reason in words where there is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// For the window.
-    pub end: End,
-    /// For people.
-    pub cause: Option<String>,
-}
-
-impl Ended {
-    /// Given up, or never begun, for a reason that is no failure: nobody has to hear of it.
-    #[must_use]
-    pub fn called_off() -> Self {
-        Self { end: End::Lost, cause: None }
-    }
-
-    /// The end's name in spans and metrics.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match (self.end, &self.cause) {
-            (End::Done, _) => "done",
-            (End::Retry { .. }, _) => "retry",
-            (End::Gap, _) => "gap",
-            (End::Overloaded { .. }, _) => "overloaded",
-            (End::NewGate(_), _) => "new_gate",
-            (End::StaleEpoch(_), _) => "stale_epoch",
-            (End::Unfit, _) => "unfit",
-            (End::Refused { .. }, _) => "refused",
-            (End::Lost, Some(_)) => "lost",
-            (End::Lost, None) => "called_off",
-        }
-    }
-
-    /// The span event of an end that says something about the far side.
-    #[must_use]
-    pub fn event(&self) -> Option<&'static str> {
-        match self.end {
-            End::Gap => Some(attributes::GAP),
-            End::NewGate(_) => Some(attributes::NEW_GATE),
-            End::StaleEpoch(_) => Some(attributes::STALE_EPOCH),
-            _ => None,
-        }
-    }
-
-    fn because(end: End, cause: impl Into<String>) -> Self {
-        Self { end, cause: Some(cause.into()) }
-    }
-
-    fn lost(cause: impl Into<String>) -> Self {
-        Self::because(End::Lost, cause)
-    }
 }
 
 /// Posts batches to one URL, in one format.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use fedstream_carrier::Ended;
 use fedstream_lane::{Answer, End, Profile, Seq};
 use fedstream_service::shutdown::CancellationToken;
 use fedstream_wire::v1::{self, BATCH_OVERHEAD_BYTES, Item, OWNER_HEADER, Outcomes, Owner, Unfit};
@@ -14,7 +15,7 @@ use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::Response;
 
-use super::{Ended, Link, chain, refusal_body, retry_after_ms, seconds_to_ms, sized, unless};
+use super::{Link, chain, refusal_body, retry_after_ms, seconds_to_ms, sized, unless};
 
 /// How an instance's refusals are read where the lane's settings don't say: there is no batch-receiver with a setting of
 /// its own for it, and the existing batcher was made for Lemmy. Lemmy's habits show in the bodies of 400 only.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use fedstream_carrier::Ended;
 use fedstream_lane::{Answer, End, GateId, Seq};
 use fedstream_service::shutdown::CancellationToken;
 use fedstream_wire::v2::{self, AnswerReader, Batch, Closing, Line, RefusalKind};
@@ -10,7 +11,7 @@ use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::Response;
 
-use super::{Ended, Link, chain, gate_of, refusal_body, retry_after_ms, seconds_to_ms, sized, unless};
+use super::{Link, chain, gate_of, refusal_body, retry_after_ms, seconds_to_ms, sized, unless};
 
 /// After the closing line: how long to wait for the end of the answer, so that the connection can be used again.
 const END_TIMEOUT: Duration = Duration::from_secs(1);

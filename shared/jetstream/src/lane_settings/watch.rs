@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fedstream_lane::Lane;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -34,7 +33,7 @@ const KEY_CHARS_MAX: usize = 200;
 pub struct Refusal {
     /// Its key.
     pub key: String,
-    /// The field; `key` of a key that is neither `default` nor a lane's, `entry` of one that can't be read at all.
+    /// The field; `key` of a key that is neither a default's nor a lane's, `entry` of one that can't be read at all.
     pub field: String,
     /// What is wrong with it.
     pub reason: String,
@@ -43,8 +42,7 @@ pub struct Refusal {
 /// The settings in force at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    default: LaneSettings,
-    lanes: BTreeMap<Lane, LaneSettings>,
+    entries: BTreeMap<Key, LaneSettings>,
     refused: BTreeMap<String, Vec<Fault>>,
     unknown: Option<String>,
 }
@@ -52,10 +50,11 @@ pub struct Snapshot {
 impl Snapshot {
     /// What is in force for a lane: its own settings over the default's. A field that neither sets is the service's.
     #[must_use]
-    pub fn for_lane(&self, lane: &Lane) -> LaneSettings {
-        match self.lanes.get(lane) {
-            Some(own) => own.over(&self.default),
-            None => self.default.clone(),
+    pub fn for_lane(&self, lane: &(impl Clone + Into<Key>)) -> LaneSettings {
+        let key: Key = lane.clone().into();
+        match (self.entries.get(&key), self.entries.get(&key.default_of())) {
+            (Some(own), Some(default)) => own.over(default),
+            (own, default) => own.or(default).cloned().unwrap_or_default(),
         }
     }
 
@@ -75,27 +74,6 @@ impl Snapshot {
     #[must_use]
     pub fn unknown(&self) -> Option<&str> {
         self.unknown.as_deref()
-    }
-
-    fn set(&mut self, key: &Key, settings: LaneSettings) {
-        match key {
-            Key::Default => self.default = settings,
-            Key::Lane(lane) => drop(self.lanes.insert(lane.clone(), settings)),
-        }
-    }
-
-    fn unset(&mut self, key: &Key) {
-        match key {
-            Key::Default => self.default = LaneSettings::default(),
-            Key::Lane(lane) => drop(self.lanes.remove(lane)),
-        }
-    }
-
-    fn own(&self, key: &Key) -> Option<&LaneSettings> {
-        match key {
-            Key::Default => (self.default != LaneSettings::default()).then_some(&self.default),
-            Key::Lane(lane) => self.lanes.get(lane),
-        }
     }
 }
 
@@ -136,7 +114,7 @@ impl LaneSettingsWatch {
 
     /// What is in force for a lane now.
     #[must_use]
-    pub fn for_lane(&self, lane: &Lane) -> LaneSettings {
+    pub fn for_lane(&self, lane: &(impl Clone + Into<Key>)) -> LaneSettings {
         self.snapshot.borrow().for_lane(lane)
     }
 
@@ -223,19 +201,19 @@ fn apply(snapshot: &mut Snapshot, in_force: &Snapshot, name: &str, value: Option
         (Ok(key), _) => key,
         (Err(_), None) => return,
         (Err(_), Some(_)) => {
-            let reason = "neither `default` nor a lane's (inbox.<destination>.<source>)".to_owned();
+            let reason =
+                "neither `default`, `outbox` nor a lane's (inbox.<destination>.<source>, outbox.<remote>.<partition>)"
+                    .to_owned();
             snapshot.refused.insert(name.to_owned(), vec![Fault { field: "key".to_owned(), reason }]);
             return;
         }
     };
     match value.map(|value| key.read(value)) {
-        None => snapshot.unset(&key),
-        Some(Ok(settings)) => snapshot.set(&key, settings),
+        None => drop(snapshot.entries.remove(&key)),
+        Some(Ok(settings)) => drop(snapshot.entries.insert(key, settings)),
         Some(Err(faults)) => {
-            if snapshot.own(&key).is_none()
-                && let Some(settings) = in_force.own(&key)
-            {
-                snapshot.set(&key, settings.clone());
+            if let Some(settings) = in_force.entries.get(&key) {
+                snapshot.entries.entry(key).or_insert_with(|| settings.clone());
             }
             snapshot.refused.insert(name.to_owned(), faults.0);
         }
@@ -252,6 +230,7 @@ fn tell(key: &str, revision: u64, faults: &[Fault]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fedstream_lane::{Lane, LaneName, OutboxLane};
 
     const KEY: &str = "inbox.a_example.b_example";
 
@@ -275,6 +254,23 @@ mod tests {
         assert_eq!(entry(KEY, None), (Some(5), 2));
         assert_eq!(entry("what.is.this", None), (Some(5), 1));
         assert_eq!(entry("default", None), (None, 0));
+    }
+
+    #[test]
+    fn outbound_lanes_have_a_default_of_their_own() {
+        let mut now = Snapshot::default();
+        let out = OutboxLane::from_subject("fed.outbox.a_example.3").expect("a lane");
+        for (name, json) in [
+            ("default", r#"{"rate_per_s":1}"#),
+            ("outbox", r#"{"rate_per_s":2,"max_batch":9}"#),
+            ("outbox.a_example.3", r#"{"rate_per_s":3}"#),
+        ] {
+            apply(&mut now, &Snapshot::default(), name, Some(json.as_bytes()));
+        }
+        assert_eq!(now.refusals(), []);
+        assert_eq!(now.for_lane(&lane()).rate_per_s, Some(1));
+        assert_eq!((now.for_lane(&out).rate_per_s, now.for_lane(&out).max_batch), (Some(3), Some(9)));
+        assert_eq!(now.for_lane(&OutboxLane { partition: 4, ..out }).rate_per_s, Some(2));
     }
 
     #[test]

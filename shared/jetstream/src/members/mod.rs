@@ -1,4 +1,4 @@
-//! The living batch-senders, and which lane belongs to whom.
+//! The living senders, and which lane belongs to whom.
 //!
 //! ```text
 //!   join ▶ member.<id>, renewed at a third of the TTL ─▶ [KV fed_leases] ─ followed ─▶ living, owner_of, held
@@ -10,6 +10,9 @@
 //! lists for a moment do no harm. While the bucket can't be followed the answer is [`Living::Unknown`], never an old list:
 //! whoever has a lane keeps it then, and nobody takes one.
 //!
+//! Members are of a kind, that of the lanes they carry: batch-senders share inbound lanes (`member.<id>`), delivery-workers
+//! outbound ones (`member-outbox.<id>`), and neither sees the other.
+//!
 //! Two processes of one id would both think that they own its lanes. Their nonces tell: the second one does not start, and
 //! where it could not see the first (a broker that was away), neither counts as a member until one of them is gone.
 
@@ -18,12 +21,12 @@ mod roster;
 
 use std::time::Duration;
 
-use fedstream_lane::Epoch;
+use fedstream_lane::{Epoch, LaneName};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::roster::{Findings, MemberEntry, PREFIX, Roster, View};
+use self::roster::{Findings, MemberEntry, Roster, View};
 use crate::bucket::{Bucket, Found, Refused};
 use crate::definitions::Definition;
 use crate::follow::{self, From, Plan};
@@ -90,7 +93,7 @@ pub enum Error {
         since: String,
     },
     /// The broker does not answer.
-    #[error("the broker does not let {id} join the batch-senders: {cause}")]
+    #[error("the broker does not let {id} join the others: {cause}")]
     Unavailable {
         /// The id.
         id: String,
@@ -131,22 +134,26 @@ pub struct Members {
 }
 
 impl Members {
-    /// Becomes a member, and returns once the others are known.
+    /// Becomes a member of those who carry lanes of this kind, and returns once the others are known.
     ///
     /// An entry of this id that another process left behind (killed, and started again) is waited for to expire, at most
     /// a TTL; one that is renewed meanwhile is another living process: refused.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn join(broker: &Broker, id: &str) -> Result<Self, Error> {
-        Self::join_in(broker, id, definitions::leases()).await
+    pub async fn join<L: LaneName>(broker: &Broker, id: &str) -> Result<Self, Error> {
+        Self::join_in::<L>(broker, id, definitions::leases()).await
     }
 
     /// As [`Members::join`], in a bucket with another TTL ([`Definition::with_ttl`]).
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn join_in(broker: &Broker, id: &str, definition: &'static Definition) -> Result<Self, Error> {
+    pub async fn join_in<L: LaneName>(
+        broker: &Broker,
+        id: &str,
+        definition: &'static Definition,
+    ) -> Result<Self, Error> {
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         if id.is_empty() || id.len() > ID_BYTES_MAX || !id.bytes().all(valid) {
             return Err(Error::BadId { id: id.chars().take(ID_BYTES_MAX).collect() });
@@ -157,12 +164,13 @@ impl Members {
         }
         let nonce = format!("{:016x}", fastrand::u64(..));
         let entry = MemberEntry { nonce: nonce.clone(), joined_at: now_text() };
-        let mut seat = Seat { id: id.to_owned(), entry, bucket, revision: 0, lost: false };
+        let key = format!("{}{id}", roster::prefix(L::KIND));
+        let mut seat = Seat { id: id.to_owned(), key, entry, bucket, revision: 0, lost: false };
         seat.claim().await?;
 
         let (stop, stopped) = oneshot::channel();
         let renewal = tokio::spawn(seat.keep(stopped));
-        let (roster, Findings { view, living, changes, ready }) = Roster::new(id, &nonce);
+        let (roster, Findings { view, living, changes, ready }) = Roster::new(L::KIND, id, &nonce);
         let plan = Plan { definition, from: From::Last, look_every: LIST_TIME_MAX };
         let follower = tokio::spawn(follow::follow(broker.clone(), plan, roster));
         let members = Self { id: id.to_owned(), view, living, changes, follower, renewal, stop: Some(stop) };
@@ -235,6 +243,7 @@ impl Drop for Members {
 /// Our entry in the bucket.
 struct Seat {
     id: String,
+    key: String,
     entry: MemberEntry,
     bucket: Bucket,
     revision: u64,
@@ -285,7 +294,7 @@ impl Seat {
                 _ = renew.tick() => self.renew().await,
             }
         }
-        if let Err(error) = self.bucket.delete_if(&self.key(), self.revision, self.time_limit()).await {
+        if let Err(error) = self.bucket.delete_if(&self.key, self.revision, self.time_limit()).await {
             tracing::debug!(id = self.id, %error, "the member's entry is left to expire");
         }
     }
@@ -297,7 +306,7 @@ impl Seat {
             other => other.map_err(|error| error.to_string()),
         };
         if let Err(cause) = result {
-            tracing::warn!(id = self.id, cause, "this batch-sender's membership is not renewed");
+            tracing::warn!(id = self.id, cause, "this sender's membership is not renewed");
         }
     }
 
@@ -317,21 +326,17 @@ impl Seat {
     }
 
     async fn find(&self) -> Result<Found, String> {
-        self.bucket.get(&self.key(), self.time_limit()).await
+        self.bucket.get(&self.key, self.time_limit()).await
     }
 
     async fn write(&mut self) -> Result<(), Refused> {
         let json = serde_json::to_vec(&self.entry).unwrap_or_default(); // two strings always serialise
-        self.revision = self.bucket.put_if(&self.key(), json.into(), self.revision, self.time_limit()).await?;
+        self.revision = self.bucket.put_if(&self.key, json.into(), self.revision, self.time_limit()).await?;
         Ok(())
     }
 
     fn is_ours(&self, value: &[u8]) -> bool {
         serde_json::from_slice::<MemberEntry>(value).is_ok_and(|entry| entry.nonce == self.entry.nonce)
-    }
-
-    fn key(&self) -> String {
-        format!("{PREFIX}{}", self.id)
     }
 
     /// Of one request: two of them fit between a renewal and the end of the TTL.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fedstream_lane::Epoch;
+use fedstream_lane::{Epoch, Lane, LaneName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
@@ -12,8 +12,13 @@ use super::{Holder, Living};
 use crate::follow::Follower;
 use crate::leases::Entry;
 
-/// Keys of members. Lanes' keys begin with `inbox.` or `outbox.`.
-pub const PREFIX: &str = "member.";
+/// How the keys of members begin that carry lanes of this kind. Lanes' own keys begin with the kind.
+///
+/// Those who carry inbound lanes were there first, and their keys name no kind. The others' begin otherwise, so that no
+/// version counts them among those.
+pub fn prefix(kind: &str) -> String {
+    if kind == Lane::KIND { "member.".to_owned() } else { format!("member-{kind}.") }
+}
 
 /// The JSON of a member's entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +39,8 @@ pub struct View {
 }
 
 impl View {
-    fn apply(&mut self, key: &str, value: Option<&[u8]>) {
-        match (key.strip_prefix(PREFIX), value) {
+    fn apply(&mut self, prefix: &str, key: &str, value: Option<&[u8]>) {
+        match (key.strip_prefix(prefix), value) {
             (Some(id), None) => drop(self.members.remove(id)),
             (Some(id), Some(value)) => {
                 // One that can't be read is another program's, and alive all the same: never us.
@@ -62,6 +67,9 @@ impl View {
 
 /// Where the follower's findings go.
 pub struct Roster {
+    /// How the keys of members begin that share lanes with us, and how those lanes' do.
+    prefix: String,
+    lanes: String,
     id: String,
     nonce: String,
     /// The list that is being read.
@@ -82,13 +90,14 @@ pub struct Findings {
 }
 
 impl Roster {
-    pub fn new(id: &str, nonce: &str) -> (Self, Findings) {
+    pub fn new(kind: &str, id: &str, nonce: &str) -> (Self, Findings) {
         let (view, seen_view) = watch::channel(View::default());
         let (living, seen_living) = watch::channel(Living::Unknown("not asked yet".to_owned()));
         let (changes, seen_changes) = watch::channel(0);
         let (ready, is_ready) = oneshot::channel();
         let (id, nonce) = (id.to_owned(), nonce.to_owned());
-        let roster = Self { id, nonce, list: None, view, living, changes, ready: Some(ready) };
+        let (prefix, lanes) = (prefix(kind), format!("{kind}."));
+        let roster = Self { prefix, lanes, id, nonce, list: None, view, living, changes, ready: Some(ready) };
         (roster, Findings { view: seen_view, living: seen_living, changes: seen_changes, ready: is_ready })
     }
 
@@ -118,20 +127,23 @@ impl Follower for Roster {
     }
 
     fn entry(&mut self, key: &str, _revision: u64, value: Option<Bytes>) {
+        if !key.starts_with(&self.prefix) && !key.starts_with(&self.lanes) {
+            return; // of those who carry other lanes
+        }
         if let Some(list) = &mut self.list {
-            list.apply(key, value.as_deref());
+            list.apply(&self.prefix, key, value.as_deref());
             return;
         }
         let mut handed_over = false;
         self.view.send_modify(|view| {
             let before = view.holders.get(key).cloned();
-            view.apply(key, value.as_deref());
+            view.apply(&self.prefix, key, value.as_deref());
             handed_over = before.as_ref() != view.holders.get(key); // a renewal changes nothing
         });
         if handed_over {
             self.changes.send_modify(|count| *count += 1);
         }
-        if key.starts_with(PREFIX) {
+        if key.starts_with(&self.prefix) {
             self.publish_living();
         }
     }
@@ -165,7 +177,7 @@ impl Follower for Roster {
 /// One log line for each change of who lives.
 fn tell(before: &Living, now: &Living) {
     match (before, now) {
-        (_, Living::Known(members)) => tracing::info!(?members, "living batch-senders"),
+        (_, Living::Known(members)) => tracing::info!(?members, "living senders"),
         (Living::Known(_), Living::Unknown(cause)) => tracing::warn!(cause, "who else sends is not known"),
         (Living::Unknown(_), Living::Unknown(cause)) => tracing::debug!(cause, "who else sends is not known"),
     }
@@ -182,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_list_that_is_not_complete_is_not_shown_and_a_renewal_is_no_change() {
-        let (mut roster, findings) = Roster::new("b", "n2");
+        let (mut roster, findings) = Roster::new("inbox", "b", "n2");
         roster.begin(Duration::ZERO);
         roster.entry("member.b", 1, member("n2"));
         assert!(matches!(&*findings.living.borrow(), Living::Unknown(_)));
@@ -201,8 +213,27 @@ mod tests {
     }
 
     #[test]
+    fn members_that_carry_other_lanes_are_nobody_here() {
+        let lease = Some(Bytes::from_static(br#"{"epoch":7,"owner":"a","nonce":"n1","taken_at":""}"#));
+        for (kind, own, other) in [("inbox", "member.a", "member-outbox.b"), ("outbox", "member-outbox.a", "member.b")]
+        {
+            let (mut roster, findings) = Roster::new(kind, "a", "n1");
+            roster.begin(Duration::ZERO);
+            roster.entry(own, 1, member("n1"));
+            roster.entry(other, 2, member("n2"));
+            roster.current();
+            assert_eq!(*findings.living.borrow(), Living::Known(vec!["a".into()]));
+            for lanes in ["inbox", "outbox"] {
+                roster.entry(&format!("{lanes}.x.1"), 3, lease.clone());
+                let is_held = findings.view.borrow().holder(&format!("{lanes}.x.1")).is_some();
+                assert_eq!(is_held, lanes == kind);
+            }
+        }
+    }
+
+    #[test]
     fn a_second_process_of_our_id_makes_the_answer_unknown() {
-        let (mut roster, findings) = Roster::new("a", "n1");
+        let (mut roster, findings) = Roster::new("inbox", "a", "n1");
         roster.begin(Duration::ZERO);
         roster.current();
         roster.entry("member.a", 1, member("n1"));

@@ -2,7 +2,7 @@
 
 use fedstream_jetstream::members::{Error, Members};
 use fedstream_jetstream::{Broker, Living, definitions};
-use fedstream_lane::Epoch;
+use fedstream_lane::{Epoch, Lane};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::server::{Server, eventually, within};
 const LANE: &str = "inbox.a_example.b_example";
 
 async fn join(broker: &Broker, id: &str) -> Members {
-    Members::join_in(broker, id, short()).await.expect("a member")
+    Members::join_in::<Lane>(broker, id, short()).await.expect("a member")
 }
 
 async fn until(living: &mut watch::Receiver<Living>, ids: &[&str]) {
@@ -62,8 +62,8 @@ async fn an_expiry_without_a_marker_is_seen_by_the_look_at_the_list() {
     let mut bare = definitions::leases().with_ttl(TTL);
     bare.config.as_object_mut().expect("an object").remove("subject_delete_marker_ttl");
     let bare = Box::leak(Box::new(bare));
-    let one = Members::join_in(&broker, "one", bare).await.expect("a member");
-    let two = Members::join_in(&broker, "two", bare).await.expect("a member");
+    let one = Members::join_in::<Lane>(&broker, "one", bare).await.expect("a member");
+    let two = Members::join_in::<Lane>(&broker, "two", bare).await.expect("a member");
     until(&mut one.living(), &["one", "two"]).await;
     drop(two);
     until(&mut one.living(), &["one"]).await;
@@ -74,7 +74,7 @@ async fn a_second_process_of_the_same_id_is_refused_and_one_that_was_killed_may_
     let server = Server::start().await;
     let broker = server.connect().await;
     let first = join(&broker, "same").await;
-    let error = within("an answer", Members::join_in(&broker, "same", short())).await.err().expect("refused");
+    let error = within("an answer", Members::join_in::<Lane>(&broker, "same", short())).await.err().expect("refused");
     assert!(matches!(&error, Error::Twin { id, .. } if id == "same"), "{error}");
     assert!(error.to_string().starts_with("FED_SENDER_ID: another process runs under the id same since 20"), "{error}");
     drop(first); // killed
@@ -87,7 +87,7 @@ async fn an_id_that_can_be_no_key_is_refused() {
     let server = Server::start().await;
     let broker = server.connect().await;
     for id in ["", "a.b", "a b", "*", ">", "ä", &"x".repeat(65)] {
-        let error = Members::join_in(&broker, id, short()).await.err().expect("refused");
+        let error = Members::join_in::<Lane>(&broker, id, short()).await.err().expect("refused");
         assert!(matches!(error, Error::BadId { .. }), "{error}");
     }
 }

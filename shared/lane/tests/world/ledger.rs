@@ -170,7 +170,11 @@ impl Ledger {
         let entry = &self.entries[&seq];
         let sender_parked = entry.first.is_none() && !entry.copies.is_empty();
         let passed = self.latest_outcome.is_some_and(|latest| latest > seq);
-        assert!(!(sender_parked && passed) || epoch < adopted, "parked-stays-out: {seq} is begun after {:?}", self.latest_outcome);
+        assert!(
+            !(sender_parked && passed) || epoch < adopted,
+            "parked-stays-out: {seq} is begun after {:?}",
+            self.latest_outcome
+        );
         if let Some(last) = entry.last {
             let why = match last {
                 Told { reached: false, .. } => Repeat::AnswerLost,

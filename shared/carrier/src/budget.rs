@@ -3,14 +3,9 @@
 //! A lane whose far side is away fills its window and stands; a thousand of them would fill the memory. Beyond the
 //! budget a lane reads only when it holds nothing: so each moves on, and what is held stays below the budget and one
 //! message a lane.
-//!
-//! What waits for a v1 receiver counts twice, in its size there: as it is held, and as the JSON with base64 in it that it
-//! becomes for as long as its batch is posted, megabytes at a time. A v2 batch is small beside its window.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use fedstream_wire::protocol::Protocol;
 
 /// The budget of a process. Clones are the same one.
 #[derive(Clone, Debug)]
@@ -47,15 +42,8 @@ impl Share {
         self.bytes == 0 || self.budget.held.load(Ordering::Relaxed) < self.budget.limit
     }
 
-    /// This lane holds so many bytes now, for a receiver that takes this format.
-    pub fn hold(&mut self, bytes: usize, protocol: Protocol) {
-        self.set(match protocol {
-            Protocol::V1 => bytes.saturating_mul(2),
-            Protocol::V2 => bytes,
-        });
-    }
-
-    fn set(&mut self, bytes: usize) {
+    /// This lane holds so many bytes now.
+    pub fn set(&mut self, bytes: usize) {
         let held = &self.budget.held;
         if bytes >= self.bytes {
             held.fetch_add(bytes - self.bytes, Ordering::Relaxed);
@@ -88,17 +76,5 @@ mod tests {
         assert!(second.has_room());
         drop(second);
         assert_eq!(budget.held.load(Ordering::Relaxed), 10);
-    }
-
-    #[test]
-    fn what_goes_by_v1_counts_as_it_is_held_and_as_it_is_posted() {
-        let budget = Budget::new(100);
-        let (mut first, second) = (budget.share(), budget.share());
-        first.hold(49, Protocol::V1);
-        assert!(first.has_room());
-        first.hold(50, Protocol::V1);
-        assert!(!first.has_room() && second.has_room());
-        first.hold(50, Protocol::V2);
-        assert!(first.has_room());
     }
 }

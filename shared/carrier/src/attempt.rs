@@ -1,45 +1,45 @@
 //! One try at an activity, as a span in the activity's own trace: from the moment its batch is posted to its outcome, or to
 //! the reason why there was none.
 
-use fedstream_lane::{Answer, End, Epoch, Lane, PostId, Seq};
+use fedstream_jetstream::publish::MSG_ID;
+use fedstream_lane::{Answer, End, Epoch, LaneName, PostId, Seq};
 use fedstream_service::spans::KeyValue;
 use fedstream_service::{attributes, context, spans};
 use fedstream_wire::stored::header;
-use fedstream_wire::v2::BatchItem;
 use time::OffsetDateTime;
 use tracing::{Span, field};
 
 use crate::held::Held;
-use crate::link::Ended;
+use crate::{Ended, Item};
 
-/// A try that is going on.
+/// An attempt that is going on.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct Ongoing {
     post: PostId,
     seq: Seq,
     span: Span,
 }
 
-impl Attempt {
-    /// Begins one, in the activity's trace as far as it has any.
+impl Ongoing {
+    /// Begins one, in the activity's trace as far as it has any; the item carries this attempt's on.
     #[must_use]
-    pub fn begin(lane: &Lane, epoch: Epoch, post: PostId, held: &Held, item: &BatchItem) -> Self {
+    pub fn begin<L: LaneName, I: Item>(lane: &L, epoch: Epoch, post: PostId, held: &Held<I>, item: &mut I) -> Self {
         let waited = held.received_at.map(|received| (OffsetDateTime::now_utc() - received).as_seconds_f64().max(0.0));
         let span = tracing::info_span!(
             parent: None,
             "process",
-            otel.name = "process fed.inbox.{destination}.{source}",
+            otel.name = format!("process {}", L::TEMPLATE),
             otel.kind = "consumer",
             { attributes::MESSAGING_SYSTEM } = attributes::NATS,
             { attributes::MESSAGING_OPERATION } = "process",
             { attributes::MESSAGING_OPERATION_TYPE } = "process",
             { attributes::MESSAGING_DESTINATION } = lane.subject(),
-            { attributes::MESSAGING_TEMPLATE } = attributes::INBOX_TEMPLATE,
-            { attributes::MESSAGE_ID } = item.msg_id.as_str(),
-            { attributes::MESSAGE_BODY_SIZE } = attributes::number(item.body.len()),
-            { attributes::ACTIVITY_ID } = item.activity_id,
+            { attributes::MESSAGING_TEMPLATE } = L::TEMPLATE,
+            { attributes::MESSAGE_ID } = held.message.headers.get(MSG_ID),
+            { attributes::MESSAGE_BODY_SIZE } = attributes::number(held.message.payload.len()),
+            { attributes::ACTIVITY_ID } = item.activity_id(),
             { attributes::ACTIVITY_TYPE } = held.message.headers.get(header::ACTIVITY_TYPE),
-            { attributes::REMOTE_HOST } = lane.source.as_str(),
+            { attributes::REMOTE_HOST } = lane.remote().as_str(),
             { attributes::LANE } = %lane,
             { attributes::SEQ } = attributes::number(held.seq.0),
             { attributes::EPOCH } = attributes::number(epoch.0),
@@ -47,7 +47,11 @@ impl Attempt {
             { attributes::LANE_WAIT_S } = waited,
             { attributes::OUTCOME } = field::Empty,
         );
-        context::continue_from(&span, context::extract(item.traceparent.as_deref(), item.tracestate.as_deref()));
+        let (traceparent, tracestate) = item.trace();
+        context::continue_from(&span, context::extract(traceparent.as_deref(), tracestate.as_deref()));
+        if let Some(trace) = context::of(&span) {
+            (*traceparent, *tracestate) = (Some(trace.traceparent), trace.tracestate);
+        }
         Self { post, seq: held.seq, span }
     }
 

@@ -4,9 +4,10 @@ use fedstream_jetstream::{identity, purge};
 use fedstream_lane::{Answer, End, Event, PostId, Seq};
 
 use super::owner::{Owner, Released};
-use crate::link::Ended;
+use crate::{Direction, Ended};
 
 /// What the tasks of an owner report.
+#[derive(Debug)]
 pub(super) enum Report {
     Outcome(PostId, Seq, Answer),
     Ended(PostId, Ended),
@@ -15,7 +16,7 @@ pub(super) enum Report {
     Trimmed { count: u64, result: Result<u64, purge::Error> },
 }
 
-impl Owner {
+impl<D: Direction> Owner<D> {
     pub(super) fn take_in(&mut self, report: Report) {
         let event = match report {
             Report::Outcome(post, seq, answer) => self.outcome(post, seq, answer),
@@ -88,9 +89,7 @@ impl Owner {
             (End::Done | End::Lost, None) => {} // done, or called off
             (End::Lost, _) if called_back => {}
             (End::NewGate(gate), _) => {
-                let lane = &self.lane;
-                tracing::info!(%lane, epoch = %self.epoch, %gate, "the batch-receiver is in a new life, or new to us");
-                self.shared.gates.learn(self.link.url(), gate);
+                tracing::info!(lane = %self.lane, epoch = %self.epoch, %gate, "the far side is in a new life, or new to us");
             }
             (end, cause) => {
                 let cause = cause.unwrap_or_else(|| "the answer left activities out".to_owned());

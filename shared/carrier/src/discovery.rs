@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedstream_jetstream::{Living, Members, StreamState, lanes};
-use fedstream_lane::Lane;
+use fedstream_lane::LaneName;
 use fedstream_service::readiness::Readiness;
 use fedstream_service::shutdown::CancellationToken;
 use tokio::sync::watch;
@@ -17,8 +17,9 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tracing::field;
 
-use crate::lane::{self, Shared};
+use crate::lane;
 use crate::registry::{LaneView, Standpoint};
+use crate::{Direction, Shared};
 
 /// Between two lanes that are given up because they belong to another member: four a second.
 const GIVE_UP_EVERY: Duration = Duration::from_millis(250);
@@ -33,13 +34,13 @@ const LOOK_PAUSE_MIN: Duration = Duration::from_millis(100);
 const WARNED_MAX: usize = 1_000;
 
 /// The lanes of this process, and the tasks that carry them.
-pub struct Discovery {
-    shared: Arc<Shared>,
+pub struct Discovery<D: Direction> {
+    shared: Arc<Shared<D>>,
     members: Members,
     stream: watch::Receiver<StreamState>,
     readiness: Readiness,
     tasks: JoinSet<()>,
-    running: HashMap<Lane, Running>,
+    running: HashMap<D::Lane, Running>,
     given_up_at: Option<Instant>,
     warned: HashSet<String>,
     /// Lanes beyond FED_LANES_MAX, at the last look.
@@ -52,11 +53,11 @@ struct Running {
     leave: CancellationToken,
 }
 
-impl Discovery {
+impl<D: Direction> Discovery<D> {
     /// Knows no lane yet.
     #[must_use]
     pub fn new(
-        shared: Arc<Shared>,
+        shared: Arc<Shared<D>>,
         members: Members,
         stream: watch::Receiver<StreamState>,
         readiness: Readiness,
@@ -117,7 +118,7 @@ impl Discovery {
         changes: &mut watch::Receiver<u64>,
         living: &mut watch::Receiver<Living>,
     ) {
-        let interval = tokio::time::sleep(self.shared.config.discovery_interval.get());
+        let interval = tokio::time::sleep(self.shared.options.discovery_interval);
         let shortest = tokio::time::sleep(LOOK_PAUSE_MIN);
         tokio::pin!(interval, shortest);
         let mut may_end_early = false;
@@ -149,7 +150,7 @@ impl Discovery {
         if !connected {
             return;
         }
-        match lanes::backlog(&self.shared.broker).await {
+        match lanes::backlog_of::<D::Lane>(&self.shared.broker).await {
             Ok(backlog) => {
                 self.show_empty(&backlog);
                 self.waiting = 0;
@@ -166,7 +167,8 @@ impl Discovery {
 
     /// An empty lane is not in the answer, and one of another member that is empty is not shown.
     fn show_empty(&self, backlog: &[(String, u64)]) {
-        let found: HashSet<Lane> = backlog.iter().filter_map(|(subject, _)| Lane::from_subject(subject).ok()).collect();
+        let found: HashSet<D::Lane> =
+            backlog.iter().filter_map(|(subject, _)| D::Lane::from_subject(subject).ok()).collect();
         let shown: HashSet<String> = self.running.keys().chain(&found).map(ToString::to_string).collect();
         self.shared.registry.retain(|lane| shown.contains(lane));
         for lane in self.running.keys().filter(|lane| !found.contains(*lane)) {
@@ -175,7 +177,7 @@ impl Discovery {
     }
 
     fn found(&mut self, subject: &str, depth: u64, created: fedstream_jetstream::Created) {
-        let lane = match Lane::from_subject(subject) {
+        let lane = match D::Lane::from_subject(subject) {
             Ok(lane) => lane,
             Err(error) => return self.warn_once(subject, &format!("its messages stay where they are: {error}")),
         };
@@ -187,7 +189,7 @@ impl Discovery {
         if let Some(running) = self.running.get(&lane) {
             if belongs_to.is_some() && !ours && !running.leave.is_cancelled() && self.may_give_up() {
                 let to = belongs_to.as_deref();
-                tracing::info!(%lane, to, "the lane belongs to another batch-sender now: it is drained and given back");
+                tracing::info!(%lane, to, "the lane belongs to another sender now: it is drained and given back");
                 running.leave.cancel();
                 self.given_up_at = Some(Instant::now());
             }
@@ -195,7 +197,7 @@ impl Discovery {
             return;
         } else if !ours {
             self.show_anothers(&lane, &key, belongs_to);
-        } else if self.running.len() >= self.shared.config.lanes_max.get() {
+        } else if self.running.len() >= usize::try_from(self.shared.options.lanes_max).unwrap_or(usize::MAX) {
             self.waiting += 1;
             let why = "it waits: FED_LANES_MAX lanes are carried already".to_owned();
             self.shared.registry.update(&lane, |view| (view.owner, view.trouble) = (None, Some(why)));
@@ -217,7 +219,7 @@ impl Discovery {
     }
 
     /// A lane of another member: who has it, as the bucket says.
-    fn show_anothers(&self, lane: &Lane, key: &str, belongs_to: Option<String>) {
+    fn show_anothers(&self, lane: &D::Lane, key: &str, belongs_to: Option<String>) {
         let holder = self.members.held(key).filter(|holder| !holder.released);
         let why = match (&holder, &belongs_to) {
             (Some(_), _) => None,

@@ -11,15 +11,15 @@ use std::time::Duration;
 
 use fedstream_jetstream::leases::Error;
 use fedstream_jetstream::{Lease, Leases, Taken};
-use fedstream_lane::{Epoch, Lane};
+use fedstream_lane::{Epoch, LaneName};
 use fedstream_service::metrics::KeyValue;
 use fedstream_service::metrics::table::LEASE_CHANGES;
 use fedstream_service::shutdown::CancellationToken;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::lane::Shared;
 use crate::trouble::Trouble;
+use crate::{Direction, Shared};
 
 /// Between two tries to take a lane that another holds. A lane that is given back is free at once; this is how long
 /// it may then stand.
@@ -56,7 +56,11 @@ enum Command {
 
 impl Ownership {
     /// Takes the lane as soon as nobody holds it; none when told to leave it before.
-    pub async fn take(shared: &Shared, lane: &Lane, leave: &CancellationToken) -> Option<Self> {
+    pub(crate) async fn take<D: Direction>(
+        shared: &Shared<D>,
+        lane: &D::Lane,
+        leave: &CancellationToken,
+    ) -> Option<Self> {
         let (leases, registry, sender_id) = (&shared.leases, &shared.registry, &shared.sender_id);
         let mut trouble = Trouble::none(lane, registry);
         loop {
@@ -65,7 +69,7 @@ impl Ownership {
                     changed("taken");
                     trouble.over(lease.epoch.0);
                     registry.update(lane, |view| view.stands = None);
-                    return Some(Self::keep(shared, lane.clone(), lease));
+                    return Some(Self::keep(shared, lane.to_string(), lease));
                 }
                 Ok(Taken::Held { owner, epoch }) => {
                     let until = format!("{owner} has it until it gives it back, or its lease ends");
@@ -82,7 +86,7 @@ impl Ownership {
         }
     }
 
-    fn keep(shared: &Shared, lane: Lane, lease: Lease) -> Self {
+    fn keep<D: Direction>(shared: &Shared<D>, lane: String, lease: Lease) -> Self {
         let leases = shared.leases.clone();
         let (held, held_here) = watch::channel(Held::Until(lease.until));
         let (commands, received) = mpsc::channel(1);
@@ -149,7 +153,7 @@ pub fn changed(change: &'static str) {
 
 struct Keeper {
     leases: Leases,
-    lane: Lane,
+    lane: String,
     lease: Lease,
     held: watch::Sender<Held>,
     commands: mpsc::Receiver<Command>,

@@ -1,9 +1,9 @@
 //! What is known of each lane, for `/lanes` and for people: one line says why a lane does not move.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fedstream_lane::Lane;
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
@@ -96,12 +96,12 @@ pub struct Registry {
 
 impl Registry {
     /// Changes what is known of a lane.
-    pub fn update(&self, lane: &Lane, change: impl FnOnce(&mut LaneView)) {
+    pub fn update(&self, lane: &impl Display, change: impl FnOnce(&mut LaneView)) {
         change(self.lock().entry(lane.to_string()).or_default());
     }
 
     /// The lane is closed.
-    pub fn remove(&self, lane: &Lane) {
+    pub fn remove(&self, lane: &impl Display) {
         self.lock().remove(&lane.to_string());
     }
 

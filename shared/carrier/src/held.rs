@@ -2,28 +2,24 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use fedstream_jetstream::StoredMessage;
-use fedstream_lane::{Answer, Epoch, Lane, PostId, Seq};
-use fedstream_service::context;
-use fedstream_wire::micros;
-use fedstream_wire::stored::StoredActivity;
-use fedstream_wire::v2::BatchItem;
+use fedstream_lane::{Answer, Epoch, LaneName, PostId, Seq};
 use time::OffsetDateTime;
-use tracing::Span;
 
-use crate::attempt::Attempt;
-use crate::link::Ended;
+use crate::attempt::Ongoing;
+use crate::{Attempt, Ended, Item, Loaded};
 
 /// One activity between the stream and its final outcome.
 #[derive(Debug)]
-pub struct Held {
+pub struct Held<I> {
     /// Its sequence.
     pub seq: Seq,
     /// The message as it was stored: what a parked copy is made of.
     pub message: StoredMessage,
     /// What is posted, or why it can't be.
-    pub item: Result<BatchItem, String>,
+    pub item: Result<I, String>,
+    /// Its size in a batch; what it takes in memory, where it can't be posted.
+    pub bytes: usize,
     /// When the front door took it.
     pub received_at: Option<OffsetDateTime>,
     /// Until when its signature is accepted; none where that does not matter (a re-drive).
@@ -35,7 +31,7 @@ pub struct Held {
     /// What became of it so far.
     pub attempts: Attempts,
     /// The attempt that is going on.
-    attempt: Option<Attempt>,
+    attempt: Option<Ongoing>,
 }
 
 /// The attempts at one activity, for the copy that is parked.
@@ -64,42 +60,37 @@ impl Attempts {
     }
 }
 
-impl Held {
-    /// Reads a stored message; one that can't be read is held too, to be parked.
+impl<I: Item> Held<I> {
+    /// A message as it was read; one that can't be read is held too, to be parked.
     #[must_use]
-    pub fn new(message: StoredMessage) -> Self {
-        let read = StoredActivity::from_headers(|name| message.headers.get(name), message.payload.clone());
+    pub fn new(message: StoredMessage, read: Result<Loaded<I>, String>) -> Self {
         let (received_at, deadline) =
-            read.as_ref().map_or((None, None), |stored| (Some(stored.received_at), stored.deadline));
-        let item = read.map(|stored| item(message.seq, stored)).map_err(|error| error.to_string());
+            read.as_ref().map_or((None, None), |loaded| (Some(loaded.received_at), loaded.deadline));
+        let bytes = read.as_ref().map_or_else(|_| bytes_of(&message), |loaded| loaded.bytes);
+        let item = read.map(|loaded| loaded.item);
         let (refusal, attempts, attempt) = (None, Attempts::default(), None);
-        Self { seq: message.seq, message, item, received_at, deadline, refusal, answered: false, attempts, attempt }
-    }
-
-    /// Its size in a batch; none when it can't be posted.
-    #[must_use]
-    pub fn batch_bytes(&self) -> Option<usize> {
-        self.item.as_ref().ok().map(BatchItem::size_hint)
-    }
-
-    /// What the message takes in memory.
-    #[must_use]
-    pub fn message_bytes(&self) -> usize {
-        let headers: usize = self.message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        headers + self.message.payload.len()
+        Self {
+            seq: message.seq,
+            message,
+            item,
+            bytes,
+            received_at,
+            deadline,
+            refusal,
+            answered: false,
+            attempts,
+            attempt,
+        }
     }
 
     /// Begins an attempt: a span that continues the activity's trace, and the item that carries the trace on.
     #[must_use]
-    pub fn begin(&mut self, lane: &Lane, epoch: Epoch, post: PostId) -> Option<(BatchItem, Span)> {
+    pub fn begin<L: LaneName>(&mut self, lane: &L, epoch: Epoch, post: PostId) -> Option<Attempt<I>> {
         let mut item = self.item.as_ref().ok()?.clone();
-        let attempt = Attempt::begin(lane, epoch, post, self, &item);
-        let span = attempt.span().clone();
-        if let Some(trace) = context::of(&span) {
-            (item.traceparent, item.tracestate) = (Some(trace.traceparent), trace.tracestate);
-        }
-        self.attempt = Some(attempt);
-        Some((item, span))
+        let ongoing = Ongoing::begin(lane, epoch, post, self, &mut item);
+        let span = ongoing.span().clone();
+        self.attempt = Some(ongoing);
+        Some(Attempt { seq: self.seq, before: self.attempts.count, item, span })
     }
 
     /// Ends the attempt, if one is going on, with the instance's word.
@@ -110,32 +101,29 @@ impl Held {
     }
 }
 
-fn item(seq: Seq, stored: StoredActivity) -> BatchItem {
-    BatchItem {
-        seq,
-        msg_id: stored.msg_id,
-        received_at_us: micros(stored.received_at),
-        scheme: stored.scheme,
-        target: stored.target,
-        http: stored.http.into_iter().map(|(name, value)| (name, Bytes::from(value))).collect(),
-        body: stored.body,
-        activity_id: stored.activity_id,
-        traceparent: stored.traceparent,
-        tracestate: stored.tracestate,
-    }
+/// What a message takes in memory.
+fn bytes_of(message: &StoredMessage) -> usize {
+    let headers: usize = message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    headers + message.payload.len()
 }
 
 /// The held activities of a lane, in its order.
-#[derive(Debug, Default)]
-pub struct HeldQueue {
-    items: VecDeque<Held>,
+#[derive(Debug)]
+pub struct HeldQueue<I> {
+    items: VecDeque<Held<I>>,
     /// The deadlines that are nearer than any of a later activity, in lane order: the first is the nearest of all.
     deadlines: VecDeque<(Seq, OffsetDateTime)>,
 }
 
-impl HeldQueue {
+impl<I> Default for HeldQueue<I> {
+    fn default() -> Self {
+        Self { items: VecDeque::new(), deadlines: VecDeque::new() }
+    }
+}
+
+impl<I: Item> HeldQueue<I> {
     /// Adds what was read last.
-    pub fn push(&mut self, held: Held) {
+    pub fn push(&mut self, held: Held<I>) {
         if let Some(deadline) = held.deadline {
             while self.deadlines.back().is_some_and(|(_, before)| *before >= deadline) {
                 self.deadlines.pop_back();
@@ -146,7 +134,7 @@ impl HeldQueue {
     }
 
     /// The activity of this sequence.
-    pub fn get_mut(&mut self, seq: Seq) -> Option<&mut Held> {
+    pub fn get_mut(&mut self, seq: Seq) -> Option<&mut Held<I>> {
         let at = self.items.binary_search_by_key(&seq, |held| held.seq).ok()?;
         self.items.get_mut(at)
     }
@@ -183,7 +171,7 @@ impl HeldQueue {
     }
 
     /// The lane's head, as far as it is read.
-    pub fn head(&self) -> Option<&Held> {
+    pub fn head(&self) -> Option<&Held<I>> {
         self.items.front()
     }
 }
@@ -191,22 +179,34 @@ impl HeldQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fedstream_jetstream::Headers;
+    use bytes::Bytes;
+    use fedstream_jetstream::{Headers, headers};
 
-    fn unreadable(seq: u64) -> Held {
-        Held::new(StoredMessage {
-            seq: Seq(seq),
-            headers: Headers::default(),
-            payload: Bytes::from_static(b"x"),
-            pending: 0,
-        })
+    /// Of a message that is never read.
+    #[derive(Clone, Debug)]
+    enum Nothing {}
+
+    impl Item for Nothing {
+        fn activity_id(&self) -> &str {
+            match *self {}
+        }
+
+        fn trace(&mut self) -> (&mut Option<String>, &mut Option<String>) {
+            match *self {}
+        }
+    }
+
+    fn unreadable(seq: u64) -> Held<Nothing> {
+        let headers = Headers::from(&headers::to_map([("Name", "value")]).expect("fine headers"));
+        let message = StoredMessage { seq: Seq(seq), headers, payload: Bytes::from_static(b"x"), pending: 0 };
+        Held::new(message, Err("nobody's".to_owned()))
     }
 
     #[test]
-    fn a_message_of_somebody_else_is_held_to_be_parked() {
+    fn what_cannot_be_read_is_held_to_be_parked_and_takes_memory() {
         let held = unreadable(3);
-        assert_eq!(held.batch_bytes(), None);
-        assert_eq!(held.item.unwrap_err(), "the header Fed-Version is missing");
+        assert_eq!((held.bytes, held.received_at), ("Name".len() + "value".len() + 1, None));
+        assert_eq!(held.item.expect_err("unreadable"), "nobody's");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! What metrics show of this process when somebody looks: its lanes, as the registry knows them, its fellow senders, and
-//! how full the streams are.
+//! What metrics show of this process when somebody looks: its lanes, as the registry knows them, its fellows, and how
+//! full the streams are.
 //!
-//! Many senders share the lanes, and a sum over all of them must be right. So a lane's gauges come from the one that has
-//! its lease, and from nobody else. A lane that nobody has must not be out of sight: its depth comes from the sender that
-//! it belongs to by the hash. In between (a lane that changes hands, or whose owner died a moment ago) a lane may show
+//! Many processes share the lanes, and a sum over all of them must be right. So a lane's gauges come from the one that has
+//! its lease, and from nobody else. A lane that nobody has must not be out of sight: its depth comes from the process
+//! that it belongs to by the hash. In between (a lane that changes hands, or whose owner died a moment ago) a lane may show
 //! nothing for up to a lease's TTL.
 
 use fedstream_jetstream::{Living, Usage};

@@ -1,9 +1,9 @@
 //! Why a lane does not move, where people look: on `/lanes` at once; in the log at once, then now and then, and when it
 //! moves again.
 
+use std::fmt::Display;
 use std::time::Duration;
 
-use fedstream_lane::Lane;
 use tokio::time::Instant;
 
 use crate::registry::Registry;
@@ -14,7 +14,7 @@ const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// The trouble of one lane.
 #[derive(Debug)]
 pub struct Trouble {
-    lane: Lane,
+    lane: String,
     registry: Registry,
     since: Option<Instant>,
     said: Option<Instant>,
@@ -23,8 +23,8 @@ pub struct Trouble {
 impl Trouble {
     /// No trouble yet.
     #[must_use]
-    pub fn none(lane: &Lane, registry: &Registry) -> Self {
-        Self { lane: lane.clone(), registry: registry.clone(), since: None, said: None }
+    pub fn none(lane: &impl Display, registry: &Registry) -> Self {
+        Self { lane: lane.to_string(), registry: registry.clone(), since: None, said: None }
     }
 
     /// Something that the lane needs failed.

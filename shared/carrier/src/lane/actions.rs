@@ -1,26 +1,37 @@
 //! What a window wants done: POSTs, copies, purges.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use fedstream_jetstream::lane_settings::{self, Key, LaneSettings};
+use fedstream_jetstream::lane_settings::{self, LaneSettings};
 use fedstream_jetstream::{definitions, purge};
-use fedstream_lane::{Action, Batch, End, ParkReason, PostId, Seq, StopReason};
-use fedstream_service::metrics::table::{BATCH_DURATION, BATCH_ITEMS};
+use fedstream_lane::{Action, Answer, Batch, End, ParkReason, PostId, Seq, StopReason};
 use fedstream_service::shutdown::CancellationToken;
 use fedstream_service::spans::KeyValue;
-use fedstream_service::{attributes, context, spans};
-use fedstream_wire::v2;
-use tracing::{Instrument, Span, field};
-use tracing_opentelemetry::OpenTelemetrySpanExt;
+use fedstream_service::{attributes, spans};
+use tokio::sync::mpsc;
+use tracing::{Instrument, Span};
 
 use super::owner::{Came, Owner, Posted, Released};
 use super::reports::Report;
-use crate::link::Ended;
 use crate::ownership::NOT_RENEWED;
 use crate::park;
+use crate::{Attempt, Direction, Ended, Item, Way};
 
-impl Owner {
+/// Where a POST tells what became of its items.
+#[derive(Debug)]
+pub struct Outcomes {
+    post: PostId,
+    reporter: mpsc::Sender<Report>,
+}
+
+impl Outcomes {
+    /// An item has its outcome, the next in line of those that were posted.
+    pub async fn tell(&self, seq: Seq, answer: Answer) {
+        drop(self.reporter.send(Report::Outcome(self.post, seq, answer)).await); // refused only when the owner is gone
+    }
+}
+
+impl<D: Direction> Owner<D> {
     /// Carries out what the window wants.
     pub(super) fn act(&mut self) {
         while let Some(action) = self.window.as_mut().and_then(|window| window.poll(self.shared.now())) {
@@ -47,78 +58,44 @@ impl Owner {
     }
 
     fn post(&mut self, batch: &Batch) {
-        let (host, port) = self.link.server();
-        let span = tracing::info_span!(
-            parent: None,
-            "POST /batch",
-            otel.kind = "client",
-            { attributes::HTTP_METHOD } = "POST",
-            { attributes::URL_FULL } = self.link.url(),
-            { attributes::SERVER_ADDRESS } = host,
-            { attributes::SERVER_PORT } = port,
-            { attributes::BATCH_MESSAGE_COUNT } = attributes::number(batch.items.len()),
-            { attributes::LANE } = %self.lane,
-            { attributes::EPOCH } = attributes::number(self.epoch.0),
-            { attributes::BATCH_END } = field::Empty,
-        );
-        BATCH_ITEMS.record(batch.items.len() as f64, &[]);
-        let items = self.begin_items(batch, &span);
-        let wire = v2::Batch { header: self.batch_header(batch), items };
-        let (link, reporter, post) = (self.link.clone(), self.reporter.clone(), batch.post);
+        let attempts = self.begin_items(batch);
+        let span = self.way.span(batch, &attempts);
+        self.tell_how_it_came(&span, &attempts);
+        let (reporter, post) = (self.reporter.clone(), batch.post);
         let cancel = CancellationToken::new();
+        let outcomes = Outcomes { post, reporter: reporter.clone() };
+        let posting = self.way.post(&self.plan, batch, attempts, cancel.clone(), outcomes);
         let unanswered = batch.items.iter().copied().collect();
-        let posted = Posted { unanswered, cancel: cancel.clone(), span: span.clone() };
+        let posted = Posted { unanswered, cancel, span: span.clone() };
         self.posted.insert(post, posted);
         let task = async move {
-            let traceparent = context::current().map(|trace| trace.traceparent);
-            let settle = |seq, answer| {
-                let report = reporter.send(Report::Outcome(post, seq, answer));
-                async { drop(report.await) } // refused only when the owner is gone
-            };
-            let began = Instant::now();
-            let ended = link.post(&wire, traceparent, &cancel, settle).await;
-            BATCH_DURATION.record(began.elapsed().as_secs_f64(), &[]);
+            let ended = posting.await;
             tell(&Span::current(), &ended);
             drop(reporter.send(Report::Ended(post, ended)).await);
         };
         self.tasks.spawn(task.instrument(span));
     }
 
-    /// Begins an attempt of each item, and links the attempts and the batch both ways.
-    fn begin_items(&mut self, batch: &Batch, span: &Span) -> Vec<v2::BatchItem> {
-        let came = self.came.as_ref().map(Came::event);
-        if let Some((event, attributes)) = came.clone() {
-            spans::event(span, event, attributes);
-        }
-        let batch_context = span.context();
-        let mut items = Vec::with_capacity(batch.items.len());
+    fn begin_items(&mut self, batch: &Batch) -> Vec<Attempt<D::Item>> {
+        let mut attempts = Vec::with_capacity(batch.items.len());
         for seq in &batch.items {
             let begun = self.held.get_mut(*seq).and_then(|held| held.begin(&self.lane, self.epoch, batch.post));
-            let Some((item, attempt)) = begun else {
+            let Some(attempt) = begun else {
                 unreachable!("the window posts only what it was given as readable, and not yet settled: {seq}");
             };
-            context::link(span, Some(&attempt.context()));
-            context::link(&attempt, Some(&batch_context));
-            if let Some((event, attributes)) = came.clone() {
-                spans::event(&attempt, event, attributes);
-            }
-            items.push(item);
+            attempts.push(attempt);
         }
-        // An empty batch only asks for the gate: whoever looks for an activity looks at the first that has any.
-        self.came.take_if(|_| !batch.items.is_empty());
-        items
+        attempts
     }
 
-    fn batch_header(&self, batch: &Batch) -> v2::BatchHeader {
-        v2::BatchHeader {
-            origin: self.shared.config.origin(self.created),
-            lane: self.lane.clone(),
-            epoch: self.epoch,
-            gate: batch.gate,
-            floor: batch.floor,
-            prev: batch.prev,
-            profile: self.plan.profile,
+    /// Says on the first spans of this owner how the lane came to it.
+    fn tell_how_it_came(&mut self, batch: &Span, attempts: &[Attempt<D::Item>]) {
+        let Some((event, attributes)) = self.came.as_ref().map(Came::event) else { return };
+        for span in attempts.iter().map(|attempt| &attempt.span).chain([batch]) {
+            spans::event(span, event, attributes.clone());
         }
+        // An empty batch only asks for the gate: whoever looks for an activity looks at the first that has any.
+        self.came.take_if(|_| !attempts.is_empty());
     }
 
     fn cancel(&mut self, post: PostId) {
@@ -132,15 +109,15 @@ impl Owner {
             unreachable!("the window parks only what is not settled: {seq}");
         };
         let attempts = held.attempts.count;
-        let activity_id = held.item.as_ref().map_or("", |item| item.activity_id.as_str());
+        let activity_id = held.item.as_ref().map_or("", Item::activity_id);
         let (lane, epoch, seq_number) = (&self.lane, self.epoch.0, seq.0);
         let span = park::span(lane, self.epoch, held, reason);
         span.in_scope(|| {
             tracing::warn!(%lane, epoch, seq = seq_number, activity.id = activity_id, %reason, attempts, "an activity leaves its lane undelivered: a copy is parked");
         });
-        let copy = park::Copy::new(&self.lane, self.created, held, reason);
+        let copy = park::Copy::new(&self.lane, self.created, held, reason, D::KEPT_HEADERS);
         self.shared.registry.update(&self.lane, |view| view.parked += 1);
-        let (publisher, reporter, series) = (self.shared.publisher.clone(), self.reporter.clone(), self.series.clone());
+        let (shared, reporter, series) = (Arc::clone(&self.shared), self.reporter.clone(), self.series.clone());
         let parking = async move {
             let trouble = |cause: String| {
                 let why = KeyValue::new(attributes::CAUSE, cause.clone());
@@ -148,7 +125,7 @@ impl Owner {
                 let report = reporter.send(Report::Trouble(cause));
                 async { drop(report.await) } // refused only when the owner is gone
             };
-            copy.store(publisher, trouble).await;
+            copy.store(&shared, trouble).await;
             series.parked(reason);
             drop(reporter.send(Report::Parked(seq)).await);
         };
@@ -167,7 +144,7 @@ impl Owner {
             let edit = |settings: &mut LaneSettings| {
                 settings.park.take_if(|park| *park == seq);
             };
-            if let Err(error) = lane_settings::update(&shared.broker, &Key::Lane(lane.clone()), edit).await {
+            if let Err(error) = lane_settings::update(&shared.broker, &lane.clone().into(), edit).await {
                 tracing::warn!(%lane, %seq, %error, "park stays in the lane's settings, although that is done");
             }
         });
@@ -177,7 +154,8 @@ impl Owner {
         let (shared, reporter) = (Arc::clone(&self.shared), self.reporter.clone());
         let (subject, created) = (self.subject.clone(), self.created);
         self.tasks.spawn(async move {
-            let result = purge::trim(&shared.broker, &definitions::inbox().name, &subject, upto, created).await;
+            let result =
+                purge::trim(&shared.broker, &definitions::queue_of::<D::Lane>().name, &subject, upto, created).await;
             drop(reporter.send(Report::Trimmed { count, result }).await);
         });
     }

@@ -1,41 +1,38 @@
 //! The shell of one lane: turns what happens into events of its `SendWindow`, and the window's actions into I/O.
 //!
 //! ```text
-//!   reading ──▶ ┌────────────┐ ─Post──▶ link ─▶ outcomes, end ─┐
+//!   reading ──▶ ┌────────────┐ ─Post──▶ way ──▶ outcomes, end ─┐
 //!   lease ────▶ │ SendWindow │ ─Park──▶ FED_PARKED ─▶ acked ───┤
 //!   settings ─▶ │            │ ─Trim──▶ purge ─▶ done ─────────┤
 //!   deadline ─▶ └────────────┘ ◀───────────────────────────────┘
 //! ```
 //!
 //! It decides nothing. One owner is one epoch: when the far side knows a later one, the stream was made anew, or the
-//! batches are to go elsewhere, the window is thrown away, and the lane starts again with what the stream holds.
+//! batches are to go another way, the window is thrown away, and the lane starts again with what the stream holds.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use fedstream_jetstream::{Created, StoredMessage, definitions};
-use fedstream_lane::{Epoch, Event, Lane, Moment, PostId, SendWindow, Seq, Settle, Standing, Start};
+use fedstream_lane::{Epoch, Event, LaneName, Moment, PostId, SendWindow, Seq, Settle, Standing, Start};
 use fedstream_service::shutdown::CancellationToken;
 use fedstream_service::spans::KeyValue;
 use fedstream_service::{attributes, spans};
-use fedstream_wire::protocol::Protocol;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Span;
 
 use super::reports::Report;
-use super::shared::Shared;
 use crate::budget::Share;
 use crate::clock::WallClock;
 use crate::held::{Held, HeldQueue};
-use crate::link::{Link, V1_GATE, v1_bytes_of};
-use crate::moving;
 use crate::ownership::{self, Ownership};
 use crate::plan::{Plan, ReadPlan};
 use crate::reading::{LaneReading, Reading};
 use crate::series::LaneSeries;
 use crate::trouble::Trouble;
+use crate::{Direction, Shared, Way};
 
 /// Events that wait for the shell. Tasks wait in turn when it is full.
 const EVENTS_MAX: usize = 256;
@@ -46,10 +43,8 @@ pub(super) enum Released {
     Done,
     /// Sequences mean something else now.
     Anew(String),
-    /// Its batches are to go elsewhere; they went here.
-    Moved { from: String },
-    /// Its receiver takes batches of another format now.
-    Reformatted,
+    /// Its batches are to go another way; why.
+    Rerouted(&'static str),
     /// It is somebody else's, or may be; settled up to there.
     LeaseLost { why: String, floor: Seq },
     /// The far side knows a later owner. `proven`: this one had outcomes before.
@@ -60,7 +55,7 @@ pub(super) enum Released {
 pub(super) struct Posted {
     /// What no line has answered yet, in lane order.
     pub(super) unanswered: VecDeque<Seq>,
-    /// Closes its connection.
+    /// Calls it off.
     pub(super) cancel: CancellationToken,
     /// What traces show of it.
     pub(super) span: Span,
@@ -87,17 +82,17 @@ impl Came {
 }
 
 /// One owner of a lane: one epoch, one window.
-pub(super) struct Owner {
-    pub(super) shared: Arc<Shared>,
-    pub(super) lane: Lane,
+pub(super) struct Owner<D: Direction> {
+    pub(super) shared: Arc<Shared<D>>,
+    pub(super) lane: D::Lane,
     pub(super) subject: String,
     pub(super) created: Created,
     pub(super) epoch: Epoch,
-    pub(super) link: Link,
+    pub(super) way: D::Way,
     pub(super) plan: Plan,
     /// Made with the first message: the floor is the sequence before it.
     pub(super) window: Option<SendWindow>,
-    pub(super) held: HeldQueue,
+    pub(super) held: HeldQueue<D::Item>,
     pub(super) posted: HashMap<PostId, Posted>,
     pub(super) reporter: mpsc::Sender<Report>,
     pub(super) tasks: JoinSet<()>,
@@ -119,18 +114,16 @@ pub(super) struct Owner {
     clock: WallClock,
     /// The lane could not be read when it was tried last.
     unread: bool,
-    /// It drains because its batches are to go elsewhere.
-    moving: bool,
-    /// It drains because its receiver takes another format.
-    reformatting: bool,
+    /// Why it drains, where its batches are to go another way.
+    rerouted: Option<&'static str>,
     /// The operator's wish for this sequence is out of date, and is being taken out of the settings.
     pub(super) forgotten: Option<Seq>,
 }
 
-impl Owner {
+impl<D: Direction> Owner<D> {
     pub(super) fn new(
-        shared: Arc<Shared>,
-        lane: Lane,
+        shared: Arc<Shared<D>>,
+        lane: D::Lane,
         created: Created,
         ownership: &Ownership,
         came: Came,
@@ -140,13 +133,10 @@ impl Owner {
         let (subject, trouble) = (lane.subject(), Trouble::none(&lane, &shared.registry));
         let epoch = ownership.epoch();
         let settings = shared.settings.for_lane(&lane);
-        let link = shared.link.to(&Plan::batch_url(&shared.config, &settings));
-        let plan = Plan::new(&shared.config, settings, link.protocol());
+        let way = D::way(&shared, &lane, created, epoch, &settings);
+        let plan = way.plan(settings);
         let (reading, _) = watch::channel(plan.reader);
-        shared.registry.update(&lane, |view| {
-            (view.epoch, view.trouble, view.batch_url) = (epoch.0, None, Some(link.url().to_owned()));
-            view.protocol = link.known_protocol().map(|known| known.to_string());
-        });
+        shared.registry.update(&lane, |view| (view.epoch, view.trouble) = (epoch.0, None));
         Self {
             share: shared.budget.share(),
             series: LaneSeries::of(&lane),
@@ -156,7 +146,7 @@ impl Owner {
             subject,
             created,
             epoch,
-            link,
+            way,
             plan,
             window: None,
             held: HeldQueue::default(),
@@ -173,24 +163,24 @@ impl Owner {
             reading,
             leave,
             unread: false,
-            moving: false,
-            reformatting: false,
+            rerouted: None,
             forgotten: None,
         }
     }
 
-    pub(super) async fn run(mut self) -> Released {
+    /// Carries the lane; answers why it let go, and which way it went.
+    pub(super) async fn run(mut self) -> (Released, D::Way) {
         tracing::info!(lane = %self.lane, epoch = %self.epoch, "the lane is carried");
-        let inbox = &definitions::inbox().name;
+        let stream = &definitions::queue_of::<D::Lane>().name;
         let options = self.reading.subscribe();
         let mut reading =
-            LaneReading::start(self.shared.broker.clone(), inbox, self.subject.clone(), self.created, options);
+            LaneReading::start(self.shared.broker.clone(), stream, self.subject.clone(), self.created, options);
         let released = self.turn(&mut reading).await;
         self.tell_spans(&released);
         self.tasks.abort_all();
         reading.close().await;
         tracing::debug!(lane = %self.lane, epoch = %self.epoch, "the lane is let go");
-        released
+        (released, self.way)
     }
 
     /// What is in flight is abandoned: its spans say why.
@@ -199,7 +189,7 @@ impl Owner {
             Released::LeaseLost { why, .. } => (attributes::LEASE_LOST, why.as_str()),
             Released::Stale { .. } => (attributes::STALE_EPOCH, "the far side knows a later owner"),
             Released::Anew(why) => (attributes::REWIND, why.as_str()),
-            Released::Done | Released::Moved { .. } | Released::Reformatted => (attributes::REWIND, "given back"),
+            Released::Done | Released::Rerouted(_) => (attributes::REWIND, "given back"),
         };
         self.held.let_go(event, why);
         for posted in self.posted.values() {
@@ -209,13 +199,13 @@ impl Owner {
     }
 
     async fn turn(&mut self, reading: &mut LaneReading) -> Released {
-        let idle_after = self.shared.config.lane_idle.get();
+        let idle_after = self.shared.options.lane_idle;
         let mut settings = self.shared.settings.snapshot();
-        let mut formats = self.link.formats().changes();
+        let mut ways = self.way.changes();
         let mut busy_at = Instant::now();
         self.lease.mark_changed();
         settings.mark_changed();
-        formats.mark_changed();
+        ways.mark_changed();
         loop {
             if let Some(ahead_ms) = self.clock.step() {
                 tracing::warn!(lane = %self.lane, epoch = %self.epoch, ahead_ms, "the wall clock stepped: deadlines are worked out anew");
@@ -244,9 +234,9 @@ impl Owner {
                     settings.mark_unchanged();
                     self.settings_changed();
                 }
-                Ok(()) = formats.changed() => {
-                    formats.mark_unchanged();
-                    self.formats_changed();
+                Ok(()) = ways.changed() => {
+                    ways.mark_unchanged();
+                    self.reroute();
                 }
                 () = sleep_until(wake_at), if wake_at.is_some() => {}
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => pass_a_panic_on(ended),
@@ -274,13 +264,7 @@ impl Owner {
 
     /// Why it let go, when nothing is in flight any more.
     pub(super) fn drained(&self) -> Released {
-        if self.moving {
-            Released::Moved { from: self.link.url().to_owned() }
-        } else if self.reformatting {
-            Released::Reformatted
-        } else {
-            Released::Done
-        }
+        self.rerouted.map_or(Released::Done, Released::Rerouted)
     }
 
     pub(super) fn lost(&self, why: String) -> Released {
@@ -295,8 +279,7 @@ impl Owner {
     fn drain(&mut self) {
         match &mut self.window {
             Some(window) => {
-                let elsewhere = self.moving || self.reformatting;
-                let settle = if elsewhere { Settle::All } else { Settle::Oldest };
+                let settle = if self.rerouted.is_some() { Settle::All } else { Settle::Oldest };
                 window.handle(self.shared.now(), Event::Drain(settle));
             }
             None => self.released = Some(self.drained()),
@@ -316,9 +299,9 @@ impl Owner {
         self.tell(Event::Lease { until });
     }
 
-    /// Other settings hold from now on; another receiver only after a drain.
+    /// Other settings hold from now on; another way only after a drain.
     fn settings_changed(&mut self) {
-        let plan = Plan::of(&self.shared, &self.lane, self.link.protocol());
+        let plan = self.way.plan(self.shared.settings.for_lane(&self.lane));
         if plan == self.plan {
             return;
         }
@@ -327,26 +310,14 @@ impl Owner {
             self.tell(event);
         }
         self.reading.send_if_modified(|options| std::mem::replace(options, plan.reader) != plan.reader);
-        let moves = plan.batch_url != self.plan.batch_url;
         self.plan = plan;
-        if moves && !self.moving {
-            tracing::info!(lane = %self.lane, epoch = %self.epoch, to = self.plan.batch_url, "the lane drains, to go to another receiver");
-            self.moving = true;
-            // Written down before the drain: a crash in between must not forget whose gate is to be closed.
-            let (shared, lane, from) = (Arc::clone(&self.shared), self.lane.clone(), self.link.url().to_owned());
-            self.tasks.spawn(async move { moving::note_former(&shared, &lane, &from).await });
-            self.drain();
-        }
+        self.reroute();
     }
 
-    /// A receiver takes another format now; if it is this lane's, what is in flight is over before anything goes in it.
-    fn formats_changed(&mut self) {
-        let known = self.link.known_protocol();
-        self.shared.registry.update(&self.lane, |view| view.protocol = known.map(|known| known.to_string()));
-        let from = self.link.protocol();
-        if known.is_some_and(|known| known != from) && !self.reformatting {
-            tracing::info!(lane = %self.lane, epoch = %self.epoch, to = self.link.url(), %from, "the lane drains: its batch-receiver takes another format");
-            self.reformatting = true;
+    /// Where its batches are to go another way, what is in flight is over before anything goes there.
+    fn reroute(&mut self) {
+        if let Some(why) = self.way.reroutes(&self.plan, &mut self.tasks) {
+            self.rerouted = Some(why);
             self.drain();
         }
     }
@@ -362,20 +333,16 @@ impl Owner {
         if std::mem::take(&mut self.unread) {
             self.trouble.over(self.epoch.0);
         }
-        let held = Held::new(message);
-        let event = match (&held.item, held.batch_bytes()) {
-            (Err(why), _) => {
+        let read = self.way.read(&message);
+        let held = Held::new(message, read);
+        let event = match &held.item {
+            Err(why) => {
                 tracing::error!(lane = %self.lane, epoch = %self.epoch, seq = held.seq.0, why, "a message can't be read: it will be parked");
-                Event::ReadUnreadable { seq: held.seq, bytes: held.message_bytes() }
+                Event::ReadUnreadable { seq: held.seq, bytes: held.bytes }
             }
-            (Ok(item), bytes) => {
+            Ok(_) => {
                 let deadline = held.deadline.map(|deadline| self.shared.moment_of(deadline));
-                let bytes = match self.link.protocol() {
-                    // One that can't go in a batch has no size in it, and takes memory all the same.
-                    Protocol::V1 => v1_bytes_of(item, usize::MAX).ok().or(bytes),
-                    Protocol::V2 => bytes,
-                };
-                Event::Read { seq: held.seq, bytes: bytes.unwrap_or_default(), deadline }
+                Event::Read { seq: held.seq, bytes: held.bytes, deadline }
             }
         };
         if self.window.is_none() {
@@ -383,7 +350,7 @@ impl Owner {
         }
         self.tell(event);
         self.held.push(held);
-        self.share.hold(self.window.as_ref().map_or(0, SendWindow::bytes), self.link.protocol());
+        self.share.set(self.way.memory(self.window.as_ref().map_or(0, SendWindow::bytes)));
     }
 
     fn new_window(&self, floor: Seq) -> SendWindow {
@@ -391,12 +358,8 @@ impl Owner {
             ownership::Held::Until(until) => self.shared.moment(*until),
             ownership::Held::Lost(_) => Moment(0),
         };
-        let gate = match self.link.protocol() {
-            Protocol::V1 => Some(V1_GATE),
-            Protocol::V2 => self.shared.gates.known(self.link.url()),
-        };
-        let start = Start { epoch: self.epoch, floor, gate, lease_until };
-        let mut window = SendWindow::new(start, self.plan.limits, self.shared.config.backoff());
+        let start = Start { epoch: self.epoch, floor, gate: self.way.gate(), lease_until };
+        let mut window = SendWindow::new(start, self.plan.limits, self.shared.options.backoff.clone());
         for event in self.plan.at_start() {
             window.handle(self.shared.now(), event);
         }
@@ -405,15 +368,11 @@ impl Owner {
 
     fn show(&mut self) {
         let Some(window) = &self.window else { return };
-        self.share.hold(window.bytes(), self.link.protocol());
+        self.share.set(self.way.memory(window.bytes()));
         let oldest = self.held.head().and_then(|held| held.received_at);
         let deadline = self.held.nearest_deadline();
-        let drains = || match (self.moving, self.reformatting) {
-            _ if !window.is_draining() => None,
-            (true, _) => Some("it drains, to go to another receiver".to_owned()),
-            (false, true) => Some("it drains, to go on in another batch format".to_owned()),
-            (false, false) => Some("it drains, to be given back".to_owned()),
-        };
+        let drains =
+            || window.is_draining().then(|| format!("it drains, {}", self.rerouted.unwrap_or("to be given back")));
         let standing = window.standing();
         let paused = matches!(standing, Some(Standing::Paused));
         let stands = standing.map(|standing| self.in_words(standing)).or_else(drains);

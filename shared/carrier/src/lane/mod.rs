@@ -1,31 +1,30 @@
 //! A lane in this process, from the lease to the last trim.
 //!
 //! ```text
-//!   lease ─▶ (close the gate of the receiver it went to before) ─▶ one owner, one epoch ─▶ why it let go
-//!     ▲                                                                       │
-//!     └── a new epoch: stale; its batches go elsewhere, or in another format ◀┤
-//!                                 given back: idle, leaving, made anew ◀──────┘
+//!   lease ─▶ (what is due before its first POST) ─▶ one owner, one epoch ─▶ why it let go
+//!     ▲                                                           │
+//!     └── a new epoch: stale; its batches go another way ◀────────┤
+//!                      given back: idle, leaving, made anew ◀─────┘
 //! ```
 
 mod actions;
 mod owner;
 mod reports;
-mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fedstream_jetstream::Created;
 use fedstream_jetstream::leases::Error as LeaseError;
-use fedstream_lane::{Epoch, Lane};
+use fedstream_lane::Epoch;
 use fedstream_service::shutdown::CancellationToken;
 
-pub use shared::{KnownGates, Shared};
+pub use actions::Outcomes;
 
-use crate::moving;
 use crate::ownership::{self, Ownership};
 use crate::registry::Standpoint;
 use crate::trouble::Trouble;
+use crate::{Direction, Shared};
 use owner::{Came, Owner, Released};
 
 /// A stale epoch is followed by a higher one at once, and if that is stale too after this long, then twice as long:
@@ -38,21 +37,22 @@ const EPOCH_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Carries a lane of the stream that was created at `created`, until it is idle, somebody else's, the service leaves,
 /// or the stream is another one.
-pub async fn carry(shared: Arc<Shared>, lane: Lane, created: Created, leave: CancellationToken) {
+pub async fn carry<D: Direction>(shared: Arc<Shared<D>>, lane: D::Lane, created: Created, leave: CancellationToken) {
     let Some(mut ownership) = Ownership::take(&shared, &lane, &leave).await else { return };
     shared.registry.update(&lane, |view| {
         (view.owner, view.standpoint) = (Some(shared.sender_id.clone()), Standpoint::Owner);
     });
     let mut stale_pause = Duration::ZERO;
-    let mut from = None;
+    let mut former = None;
     let mut came = Came::Taken(ownership.epoch());
     loop {
-        if !moving::close_the_gate_before(&shared, &lane, created, &ownership, from.take(), &leave).await {
+        if !D::prepare(&shared, &lane, created, &ownership, former.take(), &leave).await {
             return ownership.release().await;
         }
         let owner = Owner::new(Arc::clone(&shared), lane.clone(), created, &ownership, came, leave.clone());
         let epoch = ownership.epoch();
-        let (at_least, why) = match Box::pin(owner.run()).await {
+        let (released, way) = Box::pin(owner.run()).await;
+        let (at_least, why) = match released {
             Released::Done => return ownership.release().await,
             Released::Anew(why) => {
                 tracing::warn!(%lane, %epoch, why, "the lane is let go, and starts again under a new epoch");
@@ -63,11 +63,10 @@ pub async fn carry(shared: Arc<Shared>, lane: Lane, created: Created, leave: Can
                 tracing::error!(%lane, %epoch, seq = floor.0, why, "the lease is lost: this owner posts nothing more");
                 return;
             }
-            Released::Moved { from: before } => {
-                from = Some(before);
-                (Epoch(0), "the batches go to another receiver")
+            Released::Rerouted(why) => {
+                former = Some(way);
+                (Epoch(0), why)
             }
-            Released::Reformatted => (Epoch(0), "the receiver takes another format"),
             Released::Stale { known, proven, floor } => {
                 if proven {
                     stale_pause = Duration::ZERO;
@@ -91,9 +90,9 @@ pub async fn carry(shared: Arc<Shared>, lane: Lane, created: Created, leave: Can
 }
 
 /// A higher epoch under the same lease. Answers whether the lane is still ours.
-async fn new_epoch(
-    shared: &Shared,
-    lane: &Lane,
+async fn new_epoch<D: Direction>(
+    shared: &Shared<D>,
+    lane: &D::Lane,
     ownership: &mut Ownership,
     at_least: Epoch,
     leave: &CancellationToken,

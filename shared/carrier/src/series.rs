@@ -1,12 +1,14 @@
 //! What is counted of one lane in metrics: its label, made once, and the words that go beside it.
 
-use fedstream_lane::{Final, Lane, ParkReason};
+use std::fmt::Display;
+
+use fedstream_lane::{Final, ParkReason};
 use fedstream_service::metrics::KeyValue;
 use fedstream_service::metrics::lanes::NAMES;
 use fedstream_service::metrics::table::{LANE_LATENCY, LANE_OUTCOMES, LANE_PARKED, LANE_POSTS};
 use time::OffsetDateTime;
 
-use crate::link::Ended;
+use crate::Ended;
 
 const FINALS: [Final; 5] = [Final::Delivered, Final::Duplicate, Final::Rejected, Final::Expired, Final::Unprocessed];
 
@@ -19,7 +21,7 @@ pub struct LaneSeries {
 impl LaneSeries {
     /// Of this lane. What it will count begins at 0 now, and is seen to grow.
     #[must_use]
-    pub fn of(lane: &Lane) -> Self {
+    pub fn of(lane: &impl Display) -> Self {
         let series = Self { lane: NAMES.name(&lane.to_string()) };
         for outcome in FINALS {
             LANE_OUTCOMES.add(0, &series.with("outcome", outcome.as_str()));

@@ -1,26 +1,25 @@
 //! What all lanes of a process share.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fedstream_jetstream::lane_settings::LaneSettingsWatch;
 use fedstream_jetstream::{Broker, Leases, Publisher};
-use fedstream_lane::{GateId, Moment};
+use fedstream_lane::Moment;
 use fedstream_service::shutdown::CancellationToken;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
-use crate::config::Config;
-use crate::link::Link;
 use crate::registry::Registry;
+use crate::{Direction, Options};
 
 /// What all lanes of a process share.
-pub struct Shared {
-    /// Settings.
-    pub config: Config,
+pub struct Shared<D> {
+    /// Where they go.
+    pub direction: D,
+    /// How they are carried.
+    pub options: Options,
     /// Settings of each lane.
     pub settings: LaneSettingsWatch,
     /// The broker.
@@ -31,14 +30,10 @@ pub struct Shared {
     pub keepers: TaskTracker,
     /// For parked copies.
     pub publisher: Publisher,
-    /// To the batch-receiver that lanes go to which name no other.
-    pub link: Link,
     /// Name of this process.
     pub sender_id: String,
     /// For `/lanes`.
     pub registry: Registry,
-    /// The lives of the batch-receivers, as lanes learnt them.
-    pub gates: KnownGates,
     /// Bytes that all lanes hold together.
     pub budget: Budget,
     /// Zero of every [`Moment`].
@@ -47,7 +42,7 @@ pub struct Shared {
     pub drain: CancellationToken,
 }
 
-impl Shared {
+impl<D: Direction> Shared<D> {
     /// `/lanes`: each lane, who we are, and which settings are refused.
     #[must_use]
     pub fn page(&self) -> serde_json::Value {
@@ -83,32 +78,5 @@ impl Shared {
     pub fn moment_of(&self, at: OffsetDateTime) -> Moment {
         let left = Duration::try_from(at - OffsetDateTime::now_utc()).unwrap_or_default();
         self.now().after_ms(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
-    }
-}
-
-/// The gate id that a lane begins with, by batch URL. A wrong one costs a round trip, as an unknown one does.
-#[derive(Debug, Default)]
-pub struct KnownGates(Mutex<HashMap<String, GateId>>);
-
-/// Receivers that are remembered: each is an URL that an operator wrote into a lane's settings.
-const GATES_MAX: usize = 1024;
-
-impl KnownGates {
-    /// The life of the receiver at this URL, as far as it is known.
-    #[must_use]
-    pub fn known(&self, url: &str) -> Option<GateId> {
-        self.lock().get(url).copied()
-    }
-
-    /// It is in this life.
-    pub fn learn(&self, url: &str, gate: GateId) {
-        let mut gates = self.lock();
-        if gates.len() < GATES_MAX || gates.contains_key(url) {
-            gates.insert(url.to_owned(), gate);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, GateId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use fedstream_jetstream::publish::MSG_ID;
 use fedstream_jetstream::reader::{Error, LaneReader, StoredMessage};
 use fedstream_jetstream::{Broker, Created};
 use fedstream_lane::Seq;
-use fedstream_wire::stored::header;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -206,7 +206,7 @@ enum Entry {
 impl HandedOn {
     fn enter(&mut self, message: &StoredMessage) -> Entry {
         let mut hasher = DefaultHasher::new();
-        message.headers.get(header::MSG_ID).hash(&mut hasher);
+        message.headers.get(MSG_ID).hash(&mut hasher);
         let entry = (message.seq, hasher.finish());
         if message.seq <= self.last {
             return if self.known.contains(&entry) { Entry::Again } else { Entry::Other };
@@ -227,7 +227,7 @@ mod tests {
     use fedstream_jetstream::{Headers, headers};
 
     fn message(seq: u64, msg_id: &str) -> StoredMessage {
-        let map = headers::to_map([(header::MSG_ID, msg_id)]).unwrap();
+        let map = headers::to_map([(MSG_ID, msg_id)]).unwrap();
         StoredMessage { seq: Seq(seq), headers: Headers::from(&map), payload: Bytes::new(), pending: 0 }
     }
 
