@@ -148,9 +148,7 @@ impl SendWindow {
     /// On an event that can't be: an activity that was read before, an outcome of an item that its POST did not carry.
     pub fn handle(&mut self, now: Moment, event: Event) {
         match event {
-            Event::Read { seq, bytes, deadline } => {
-                self.read(Item { seq, bytes, deadline, state: State::Waiting })
-            }
+            Event::Read { seq, bytes, deadline } => self.read(Item { seq, bytes, deadline, state: State::Waiting }),
             Event::ReadUnreadable { seq, bytes } => {
                 let state = State::Unfit(ParkReason::Unreadable);
                 self.read(Item { seq, bytes, deadline: None, state });
