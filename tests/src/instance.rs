@@ -4,13 +4,10 @@
 //! many requests at a time as there are connections; that no source has two in progress is recorded, not enforced.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::behaviour::{Behaviour, Behaviours};
+use crate::coding::Coding;
 use crate::directory::Directory;
 use crate::door::Door;
 use crate::eventually::{TimedOut, becomes_true};
@@ -292,10 +290,10 @@ async fn serve(stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
         if message.method == "GET" {
             // A probe, of a page that is no activity's business: whatever is done to activities, the page is there.
             let status = shared.state().probe_status;
-            answer(&mut writer, status, None, "{}", false).await?;
+            answer(&mut writer, status, None, "{}", None).await?;
             continue;
         }
-        let takes_gzip = message.header("accept-encoding").is_some_and(|takes| takes.contains("gzip"));
+        let coding = message.header("accept-encoding").and_then(|takes| Coding::of(&takes));
         // Before it is decided what it does: a release after that is heard.
         let mut released = shared.released.subscribe();
         let visit = Visit::begin(shared.clone(), message);
@@ -305,7 +303,7 @@ async fn serve(stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
         match behaviour {
             Behaviour::Answer { status, retry_after, body } => {
                 visit.end(Some(status), true);
-                answer(&mut writer, status, retry_after, &body, takes_gzip).await?;
+                answer(&mut writer, status, retry_after, &body, coding).await?;
             }
             Behaviour::LoseAnswer { status } => {
                 visit.end(Some(status), false);
@@ -341,14 +339,12 @@ async fn answer(
     status: u16,
     retry_after: Option<u64>,
     body: &str,
-    takes_gzip: bool,
+    coding: Option<Coding>,
 ) -> std::io::Result<()> {
     let retry_after = retry_after.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
-    if takes_gzip && !body.is_empty() {
-        let mut small = GzEncoder::new(Vec::new(), Compression::default());
-        small.write_all(body.as_bytes())?;
-        let small = small.finish()?;
-        let head = "content-encoding: gzip\r\ntransfer-encoding: chunked";
+    if let (Some(coding), false) = (coding, body.is_empty()) {
+        let small = coding.compress(body.as_bytes())?;
+        let head = format!("content-encoding: {}\r\ntransfer-encoding: chunked", coding.name());
         let mut bytes =
             format!("HTTP/1.1 {status} As told\r\n{head}\r\n{retry_after}\r\n{:x}\r\n", small.len()).into_bytes();
         bytes.extend_from_slice(&small);

@@ -13,6 +13,7 @@ pub mod broker;
 pub mod chaos;
 pub mod check;
 pub mod cluster;
+pub mod coding;
 pub mod debian;
 pub mod directory;
 pub mod door;

@@ -35,6 +35,8 @@ pub struct Span {
     pub numbers: HashMap<String, i64>,
     /// Links: trace and span.
     pub links: Vec<(String, String)>,
+    /// The `tracestate` of each link; empty where it has none.
+    pub link_states: Vec<String>,
     /// What happened during it.
     pub events: Vec<Event>,
     /// Kind by number of the protocol: 1 internal, 2 server, 3 client, 4 producer, 5 consumer.
@@ -229,6 +231,7 @@ impl TraceService for Endpoint {
                     numbers: numbers(&span.attributes),
                     attributes: attributes(span.attributes),
                     links: span.links.iter().map(|link| (hex(&link.trace_id), hex(&link.span_id))).collect(),
+                    link_states: span.links.iter().map(|link| link.trace_state.clone()).collect(),
                     events: span.events.into_iter().map(event).collect(),
                     kind: span.kind,
                     status: span.status.map(|status| (status.code, status.message)).unwrap_or_default(),

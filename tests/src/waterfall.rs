@@ -87,8 +87,12 @@ impl Waterfall {
             let status = delivery.get("http.response.status_code");
             let answered = if status.is_empty() { "does not answer".to_owned() } else { format!("answers {status}") };
             step(delivery.began_ns, delivery.ended_ns, format!("the instance works on it, and {answered}"));
-            let outcome = attempt.get("fedstream.outcome");
-            step(delivery.ended_ns, attempt.ended_ns, format!("the outcome travels back: {outcome}"));
+            let back = if is_outcome(attempt) {
+                format!("the outcome travels back: {}", attempt.get("fedstream.outcome"))
+            } else {
+                format!("no outcome, and it is tried again: {}", why(attempt))
+            };
+            step(delivery.ended_ns, attempt.ended_ns, back);
         }
         Some(Self {
             activity: publish.get("activitypub.activity.id").to_owned(),
@@ -106,7 +110,9 @@ impl Waterfall {
             let column = u128::from(ns.saturating_sub(self.began_ns)) * BAR as u128 / u128::from(total);
             usize::try_from(column).unwrap_or(BAR).min(BAR - 1)
         };
-        let (from, to) = (at(step.from_ns), at(step.to_ns));
+        // Two machines' clocks: a step may end before it begins.
+        let from = at(step.from_ns);
+        let to = at(step.to_ns).max(from);
         format!("{}{}{}", " ".repeat(from), "#".repeat(to - from + 1), " ".repeat(BAR - 1 - to))
     }
 }
@@ -158,6 +164,7 @@ mod tests {
             attributes: HashMap::new(),
             numbers: HashMap::new(),
             links: Vec::new(),
+            link_states: Vec::new(),
             events: Vec::new(),
             kind: 1,
             status: (0, String::new()),
@@ -205,6 +212,21 @@ mod tests {
             ]
         );
         assert!(text.starts_with("the slowest activity took 800.0 ms"), "{text}");
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_and_a_try_without_an_outcome_are_shown() {
+        let request = span("inbox-receiver", "POST /inbox", "r", "", (100, 110));
+        let publish = span("inbox-receiver", PUBLISH, "p", "r", (102, 108));
+        let cut = with(span("batch-sender", PROCESS, "c", "p", (200, 300)), "fedstream.outcome", "again");
+        let process = with(span("batch-sender", PROCESS, "a", "p", (400, 500)), "fedstream.outcome", "delivered");
+        // The back's clock is a minute ahead.
+        let of_cut = span(RECEIVER, "POST /inbox", "e", "c", (60_250, 60_260));
+        let delivery = span(RECEIVER, "POST /inbox", "d", "a", (60_450, 60_460));
+        let spans = [request, publish, cut, process, of_cut, delivery];
+        let text = Waterfall::of_slowest(&spans).unwrap().to_string();
+        assert!(text.contains("no outcome, and it is tried again: its batch was called back"), "{text}");
+        assert_eq!(text.matches("the outcome travels back").count(), 1, "{text}");
     }
 
     #[test]

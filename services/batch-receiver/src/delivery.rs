@@ -210,7 +210,7 @@ mod tests {
             ("fedstream.seq", "7"),
             ("fedstream.outcome", "retry"),
             ("error.type", "no_answer"),
-            ("url.full", "http://lemmy:8536/inbox?x"),
+            ("url.full", "http://lemmy:8536/inbox?…"),
             ("server.address", "lemmy"),
             ("server.port", "8536"),
         ] {

@@ -21,7 +21,7 @@ pub fn begin(url: &str, address: &Authority, parcel: &Parcel, lane: &Lane, seq: 
         otel.name = name(parcel.target.path()),
         otel.kind = "client",
         { attributes::HTTP_METHOD } = "POST",
-        { attributes::URL_FULL } = beginning(url),
+        { attributes::URL_FULL } = beginning(&attributes::without_query(url)),
         { attributes::URL_PATH } = beginning(parcel.target.path()),
         { attributes::SERVER_ADDRESS } = address.host(),
         { attributes::SERVER_PORT } = address.port_u16().map(i64::from),

@@ -188,10 +188,10 @@ impl Endpoint {
             Ok(()) => self.decide(&parts, &mut body, &span).instrument(span.clone()).await,
             Err(problem) => Err(problem),
         };
-        series::decided(decided.as_ref().map(|(taken, _)| *taken).map_err(|problem| problem.kind));
         let response = match decided {
-            Ok((_, response)) => response,
+            Ok(response) => response,
             Err(problem) => {
+                series::refused(problem.kind);
                 if problem.status.is_server_error() {
                     spans::failed(&span, problem.kind, problem.detail.clone());
                 }
@@ -224,10 +224,11 @@ impl Endpoint {
     fn span(&self, request: &Request) -> Span {
         let span = tracing::info_span!(
             "batch",
-            otel.name = format!("POST {}", request.uri().path()),
+            otel.name = format!("{} {}", refused::method_in_names(request.method()), request.uri().path()),
             otel.kind = "server",
             { attributes::HTTP_METHOD } = refused::method_in_spans(request.method()),
             { attributes::HTTP_ROUTE } = request.uri().path(),
+            { attributes::URL_SCHEME } = "http",
             { attributes::URL_PATH } = request.uri().path(),
             { attributes::PEER_ADDRESS } = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string()),
             { attributes::BATCH_MESSAGE_COUNT } = field::Empty,
@@ -261,12 +262,7 @@ impl Endpoint {
         Ok(())
     }
 
-    async fn decide(
-        self: &Arc<Self>,
-        request: &Parts,
-        body: &mut Body,
-        span: &Span,
-    ) -> Result<(Taken, Response), Refused> {
+    async fn decide(self: &Arc<Self>, request: &Parts, body: &mut Body, span: &Span) -> Result<Response, Refused> {
         let (protocol, encoding) = check_type(&request.headers)?;
         if self.stopping.is_cancelled() {
             return Err(overloaded("this receiver stops", COME_BACK));
@@ -276,11 +272,13 @@ impl Endpoint {
         let (whole, place) = self.inflate(encoding, sent, place).await?;
         if protocol == Protocol::V1 {
             let owner = request.headers.get(OWNER_HEADER).and_then(|owner| Owner::read(owner.to_str().ok()?));
-            return self.take_v1(whole, place, owner, span).await.map(|response| (Taken::V1, response));
+            return self.take_v1(whole, place, owner, span).await;
         }
         let batch = Batch::decode(&whole, self.limits.items).map_err(malformed)?;
         let taken = if batch.items.is_empty() { Taken::Empty } else { Taken::Accepted };
-        self.begin(batch, place, span).map(|response| (taken, response))
+        let response = self.begin(batch, place, span)?;
+        series::taken(taken);
+        Ok(response)
     }
 
     fn check_client(&self, request: &Parts) -> Result<(), Refused> {
@@ -356,8 +354,12 @@ impl Endpoint {
         let head = Head { gate: header.gate, origin: header.origin.clone(), epoch: header.epoch, floor: header.floor };
         let profile = header.profile.unwrap_or(self.profile);
         let admitted = self.gates.admit(&header.lane, &head, profile).map_err(not_admitted)?;
-        if admitted.adopted {
-            tracing::info!(lane = %header.lane, epoch = header.epoch.0, origin = %header.origin, floor = header.floor.0, "a new owner of the lane");
+        let (lane, epoch, origin, floor) = (&header.lane, header.epoch.0, &header.origin, header.floor.0);
+        if admitted.first {
+            tracing::info!(%lane, epoch, %origin, floor, "a new owner of the lane");
+        } else if admitted.adopted {
+            // Of the same site, and in order: a lane that is quiet now and then has one each time.
+            tracing::debug!(%lane, epoch, %origin, floor, "a new owner of the lane");
         }
         let owner = feeders::Owner { origin: header.origin, epoch: header.epoch };
         let feeding = self.feeders.enter(&header.lane, Protocol::V2, Some(owner)).map_err(v1::not_fed)?;

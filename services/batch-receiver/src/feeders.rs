@@ -6,7 +6,8 @@
 //!
 //! One feeder may change its format at once: a batch-sender of ours, which names itself in both ([`Owner`]), under a higher
 //! epoch, once nothing of what came before is here. Its lane had one owner all along, who sends nothing more of the old
-//! format; what of that is late finds the lane fed by the other one, as anybody's would.
+//! format; what of that is late finds the lane fed by the other one, as anybody's would. A late v1 batch of an owner that
+//! another one has followed in v1 is refused too, for v1 has no gate that would know what it repeats.
 //!
 //! Only lanes that were fed a short while ago are remembered. What is being delivered feeds its lane, whatever became
 //! of the connection that brought it.
@@ -49,8 +50,10 @@ struct Feeder {
     owner: Option<Owner>,
     /// Batches that are here, or of which a delivery is.
     batches: usize,
-    /// When the last of them had gone.
+    /// When the last of them that may have been at the instance had gone.
     left: Instant,
+    /// Was there such a one? Without, the lane was nobody's.
+    fed: bool,
     /// Batches of the other format that were refused meanwhile.
     refused: u64,
     /// For v1: whose batch it is.
@@ -70,6 +73,14 @@ pub enum Error {
         /// The format that feeds it.
         by: Protocol,
     },
+    /// Its sender has had the lane, and another owner feeds it since: what it repeats would come behind later activities.
+    #[error("the lane {lane} is fed by a later owner, of epoch {by}", by = .by.0)]
+    Replaced {
+        /// The lane.
+        lane: Lane,
+        /// The epoch of the one that feeds it.
+        by: Epoch,
+    },
     /// A lane too many.
     #[error("{0} lanes are fed, and FED_LANES_MAX allows no more")]
     TooManyLanes(usize),
@@ -81,8 +92,6 @@ pub struct Feeding {
     of: Option<(Arc<Feeders>, Lane)>,
     /// It may be at the instance: a v1 batch that is refused before its turn has fed nothing.
     began: bool,
-    /// When the lane's last batch before it had gone; none where it was nobody's.
-    left_before: Option<Instant>,
 }
 
 /// A v1 batch's turn at its lane.
@@ -114,7 +123,6 @@ impl Feeders {
                 return Err(Error::TooManyLanes(lanes.len()));
             }
         }
-        let mut left_before = lanes.get(lane).map(|feeder| feeder.left);
         let feeder = lanes.entry(lane.clone()).or_insert_with(|| Feeder::new(protocol, owner.clone(), now));
         let quiet = feeder.is_quiet(now, self.quiet);
         if feeder.protocol != protocol {
@@ -122,16 +130,18 @@ impl Feeders {
                 feeder.refused += 1;
                 return Err(Error::TwoFeeders { lane: lane.clone(), by: feeder.protocol });
             }
-            let left = feeder.left;
-            *feeder = Feeder { left, ..Feeder::new(protocol, owner, now) };
-            left_before = left_before.filter(|_| !quiet);
+            let (left, fed) = (feeder.left, !quiet);
+            *feeder = Feeder { left, fed, ..Feeder::new(protocol, owner, now) };
         } else if quiet {
             feeder.owner = owner;
         } else {
+            if let (Protocol::V1, Some(by)) = (protocol, feeder.has_replaced(owner.as_ref())) {
+                return Err(Error::Replaced { lane: lane.clone(), by }); // in v2 the gate sees to it
+            }
             feeder.is_fed_by(owner);
         }
         feeder.batches += 1;
-        Ok(Feeding { of: Some((self.clone(), lane.clone())), began: protocol == Protocol::V2, left_before })
+        Ok(Feeding { of: Some((self.clone(), lane.clone())), began: protocol == Protocol::V2 })
     }
 
     /// The lanes that are fed, for `/lanes`.
@@ -160,13 +170,19 @@ impl Feeders {
 
 impl Feeder {
     fn new(protocol: Protocol, owner: Option<Owner>, now: Instant) -> Self {
-        Self { protocol, owner, batches: 0, left: now, refused: 0, turn: Arc::default() }
+        Self { protocol, owner, batches: 0, left: now, fed: false, refused: 0, turn: Arc::default() }
     }
 
     /// Does the same sender go on, and is nothing of what it sent before here any more?
     fn is_followed_by(&self, owner: Option<&Owner>) -> bool {
         let follows = |(before, after): (&Owner, &Owner)| before.origin == after.origin && before.epoch < after.epoch;
         self.batches == 0 && self.owner.as_ref().zip(owner).is_some_and(follows)
+    }
+
+    /// The epoch of the lane's owner, where this is one that it has replaced.
+    fn has_replaced(&self, owner: Option<&Owner>) -> Option<Epoch> {
+        let (known, late) = self.owner.as_ref().zip(owner)?;
+        (known.origin == late.origin && known.epoch > late.epoch).then_some(known.epoch)
     }
 
     /// One more batch of its format.
@@ -184,7 +200,7 @@ impl Feeding {
     /// For tests that have no lane.
     #[cfg(test)]
     pub fn of_no_lane() -> Self {
-        Self { of: None, began: false, left_before: None }
+        Self { of: None, began: false }
     }
 
     /// Waits until every earlier v1 batch of the lane is over. Those who wait are served in their order.
@@ -204,11 +220,10 @@ impl Drop for Feeding {
         let mut lanes = feeders.lanes();
         let Some(feeder) = lanes.get_mut(&lane) else { return };
         feeder.batches -= 1;
-        match self.left_before {
-            _ if self.began => feeder.left = Instant::now(),
-            Some(left) => feeder.left = feeder.left.min(left),
-            None if feeder.batches == 0 => drop(lanes.remove(&lane)),
-            None => {}
+        if self.began {
+            (feeder.left, feeder.fed) = (Instant::now(), true);
+        } else if feeder.batches == 0 && !feeder.fed {
+            lanes.remove(&lane);
         }
     }
 }
@@ -281,11 +296,24 @@ mod tests {
             }
             assert!(feeders.enter(&lane, Protocol::V2, owner("near", 5)).is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn a_v1_batch_of_an_owner_that_was_replaced_is_refused_until_the_lane_is_quiet() {
+        let lane = lane("a.example");
         let feeders = Arc::new(Feeders::new(10, QUIET));
-        for owner in [owner("near", 5), owner("near", 4)] {
-            drop(feeders.enter(&lane, Protocol::V1, owner).expect("its own").turn().await);
-        }
-        assert!(feeders.enter(&lane, Protocol::V2, owner("near", 5)).is_err(), "the highest one counts");
+        let of = |owner| feeders.enter(&lane, Protocol::V1, owner);
+        drop(of(owner("near", 5)).expect("nobody feeds it").turn().await);
+        let late = of(owner("near", 4)).map(drop);
+        assert_eq!(late, Err(Error::Replaced { lane: lane.clone(), by: Epoch(5) }));
+        drop(of(owner("near", 5)).expect("the owner itself").turn().await);
+        drop(of(owner("near", 6)).expect("the next one").turn().await);
+        assert!(of(owner("far", 1)).is_ok(), "of another site nothing is known");
+
+        let feeders = Arc::new(Feeders::new(10, Duration::ZERO));
+        let of = |owner| feeders.enter(&lane, Protocol::V1, owner);
+        drop(of(owner("near", 5)).expect("nobody feeds it").turn().await);
+        assert!(of(owner("near", 4)).is_ok(), "epochs that began anew are not shut out for ever");
     }
 
     #[tokio::test]
@@ -307,6 +335,20 @@ mod tests {
         let feeders = Arc::new(Feeders::new(10, QUIET));
         drop(feeders.enter(&lane("a.example"), Protocol::V1, None).expect("nobody feeds it").turn().await);
         assert!(feeders.enter(&lane("a.example"), Protocol::V2, None).is_err(), "this one had its turn");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_refused_before_its_turn_forgets_nothing_that_was_fed_meanwhile() {
+        let (lane, feeders) = (lane("a.example"), Arc::new(Feeders::new(10, QUIET)));
+        let of = |protocol| feeders.enter(&lane, protocol, None);
+        for case in ["the lane was nobody's", "it was fed before"] {
+            let waits = of(Protocol::V1).expect("nobody feeds it");
+            drop(of(Protocol::V1).expect("its own").turn().await);
+            let left = feeders.lanes()[&lane].left;
+            drop(waits);
+            assert_eq!(feeders.lanes().get(&lane).map(|feeder| feeder.left), Some(left), "{case}");
+            assert!(of(Protocol::V2).is_err(), "{case}");
+        }
     }
 
     #[tokio::test]

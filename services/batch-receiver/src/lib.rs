@@ -19,6 +19,7 @@
 pub mod config;
 
 mod clock;
+mod coding;
 mod credential;
 mod delivery;
 mod delivery_span;

@@ -16,8 +16,7 @@ use fedstream_lane::{InstanceName, Profile};
 use fedstream_service::config::Scheme;
 use fedstream_service::config::Span;
 use fedstream_service::context;
-use fedstream_wire::encoding::Encoding;
-use http::header::{ACCEPT, CONTENT_ENCODING, HOST, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, HOST, RETRY_AFTER, USER_AGENT};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
@@ -31,6 +30,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::coding;
 use crate::config::Config;
 use crate::parcel::Parcel;
 use crate::passing;
@@ -185,7 +185,10 @@ impl Replay {
             let body = timeout(UNNEEDED_BODY_TIMEOUT, read(body)).await.ok().and_then(Result::ok);
             return Exchanged { verdict, answer: Some(Received { headers: head.headers, body }), failed: None };
         }
-        let body = within(deadline, read(body)).await.map(|body| inflated(&head.headers, body));
+        let body = within(deadline, read(body)).await.map(|body| {
+            let readable = coding::read(&head.headers, body, ANSWER_BYTES_MAX);
+            readable.unwrap_or_else(|error| Bytes::from(error.to_string()))
+        });
         let verdict = match &body {
             Some(body) => verdict::by_body(profile, status, retry_after.as_deref(), body, now),
             // A refusal is for good; half a reason is none.
@@ -282,16 +285,6 @@ async fn read(mut body: Incoming) -> Result<Bytes, hyper::Error> {
     Ok(bytes.freeze())
 }
 
-/// The body as it reads. Requests go out with their sender's Accept-Encoding, and Lemmy, which says only in the body what
-/// became of an activity, compresses all that may be (since 0.18.1). What can't be inflated stays as it is: a rejection.
-fn inflated(headers: &HeaderMap, body: Bytes) -> Bytes {
-    let encoding = headers.get(CONTENT_ENCODING).and_then(|name| name.to_str().ok()?.parse().ok());
-    match encoding.unwrap_or(Encoding::Identity) {
-        Encoding::Identity => body,
-        encoding => encoding.inflate(&body, ANSWER_BYTES_MAX).map_or(body, Bytes::from),
-    }
-}
-
 /// The reason of a failed request down to its root: "client error (Connect)" alone helps nobody.
 fn cause(error: &hyper_util::client::legacy::Error) -> String {
     let mut text = if error.is_connect() {
@@ -306,29 +299,4 @@ fn cause(error: &hyper_util::client::legacy::Error) -> String {
         source = error.source();
     }
     text.chars().take(CAUSE_CHARS_MAX).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_is_read_as_it_was_before_it_was_compressed() {
-        let text = format!(r#"{{"error":"unknown","message":"{}"}}"#, "no such object ".repeat(20));
-        let read = |encoding: &str, body: &[u8]| {
-            let headers = HeaderMap::from_iter([(CONTENT_ENCODING, encoding.parse().expect("a value"))]);
-            inflated(&headers, Bytes::copy_from_slice(body))
-        };
-        for encoding in [Encoding::Gzip, Encoding::Zstd] {
-            let (used, small) = encoding.compress(text.clone().into_bytes());
-            let name = used.name().expect("it got smaller");
-            assert_eq!(read(name, &small), text);
-            assert_eq!(read(&name.to_uppercase(), &small), text);
-            assert_eq!(read(name, &small[..small.len() / 2]), small[..small.len() / 2], "what is cut off stays so");
-        }
-        for encoding in ["br", "gzip, gzip", "identity", ""] {
-            assert_eq!(read(encoding, text.as_bytes()), text, "{encoding}");
-        }
-        assert_eq!(inflated(&HeaderMap::new(), Bytes::from(text.clone())), text);
-    }
 }

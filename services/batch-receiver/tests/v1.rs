@@ -326,6 +326,10 @@ async fn a_sender_of_ours_that_changes_its_format_does_not_wait_for_the_lane_to_
     let posted = v1(owner(9))?;
     instance.takes(1).await?;
     assert_eq!(soon("the end", posted).await???.status(), 200);
+    let late = soon("the refusal", v1(owner(8))?).await???;
+    assert_eq!(late.status(), StatusCode::CONFLICT, "a later owner feeds it");
+    let problem: Value = serde_json::from_slice(&late.into_body().collect().await?.to_bytes())?;
+    assert_eq!((&problem["type"], &problem["epoch"]), (&json!("urn:fedstream:problem:stale-epoch"), &json!(9)));
     assert!(instance.is_idle());
     Ok(())
 }

@@ -365,6 +365,11 @@ impl Check for Config {
                 "the value (not shown) has a character that an HTTP header can't carry",
             ));
         }
+        // It is in spans and on /lanes; the value is not shown here either.
+        if self.receiver_domain.contains('@') {
+            let reason = "has a user or a password in it; the credential goes into HTTP_BATCH_AUTHORIZATION";
+            return Err(ConfigError::new("BATCH_RECEIVER_DOMAIN", reason));
+        }
         if self.batch_url().parse::<http::Uri>().ok().and_then(|uri| uri.authority().cloned()).is_none() {
             return Err(ConfigError::new("BATCH_RECEIVER_DOMAIN", "is not a host, for example batch.aussie.zone"));
         }
@@ -458,6 +463,12 @@ mod tests {
     fn the_existing_batchers_longest_wait_bounds_the_linger() {
         assert_eq!(load(&[("HTTP_BATCH_MAX_WAIT", "5ms")]).unwrap().window_limits().linger_ms, 5);
         assert_eq!(load(&[("HTTP_BATCH_MAX_WAIT", "10")]).unwrap().window_limits().linger_ms, 20);
+    }
+
+    #[test]
+    fn a_credential_in_the_receivers_domain_is_refused_and_not_repeated() {
+        let error = load(&[("BATCH_RECEIVER_DOMAIN", "me:s3cret@far.example")]).unwrap_err().to_string();
+        assert!(error.contains("HTTP_BATCH_AUTHORIZATION") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]

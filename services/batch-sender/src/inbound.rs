@@ -1,12 +1,10 @@
 //! Where inbound lanes go: to a batch-receiver, in batches of the format that it takes.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use fedstream_carrier::{Attempt, Direction, Ended, Loaded, Outcomes, Ownership, Plan, Way};
 use fedstream_jetstream::{Created, LaneSettings, StoredMessage};
 use fedstream_lane::{Batch, End, Epoch, GateId, Lane};
-use fedstream_service::metrics::table::{BATCH_DURATION, BATCH_ITEMS};
 use fedstream_service::shutdown::CancellationToken;
 use fedstream_service::{attributes, context};
 use fedstream_wire::protocol::Protocol;
@@ -137,9 +135,12 @@ impl Way for ToReceiver {
             { attributes::EPOCH } = attributes::number(self.epoch.0),
             { attributes::BATCH_END } = field::Empty,
         );
-        let batch_context = span.context();
         for attempt in attempts {
             context::link(&span, Some(&attempt.span.context()));
+        }
+        // It begins here, with its links: that an activity in it is kept decides whether it is kept itself.
+        let batch_context = span.context();
+        for attempt in attempts {
             context::link(&attempt.span, Some(&batch_context));
         }
         span
@@ -162,15 +163,12 @@ impl Way for ToReceiver {
             prev: batch.prev,
             profile: plan.settings.profile,
         };
-        BATCH_ITEMS.record(attempts.len() as f64, &[]);
         let items = attempts.into_iter().map(|attempt| attempt.item.0).collect();
         let wire = v2::Batch { header, items };
         let (shared, link) = (Arc::clone(&self.shared), self.link.clone());
         async move {
             let traceparent = context::current().map(|trace| trace.traceparent);
-            let began = Instant::now();
             let ended = link.post(&wire, traceparent, &called_off, |seq, answer| outcomes.tell(seq, answer)).await;
-            BATCH_DURATION.record(began.elapsed().as_secs_f64(), &[]);
             if let End::NewGate(gate) = ended.end {
                 shared.direction.gates.learn(link.url(), gate);
             }

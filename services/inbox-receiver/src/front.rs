@@ -99,16 +99,16 @@ impl Front {
 }
 
 /// A trace of our own for each request. What a stranger sent as its trace is linked, never continued: it would choose our
-/// trace ids and our sampling.
+/// trace ids and our sampling. Of it only the ids are taken: its `tracestate` would be exported as it is, and means nothing here.
 fn server_span(request: &Request) -> Span {
-    let method = refused::method_in_spans(request.method());
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string());
     let span = tracing::info_span!(
         "POST /inbox",
-        otel.name = format!("{method} {ROUTE}"),
+        otel.name = format!("{} {ROUTE}", refused::method_in_names(request.method())),
         otel.kind = "server",
-        { attributes::HTTP_METHOD } = method,
+        { attributes::HTTP_METHOD } = refused::method_in_spans(request.method()),
         { attributes::HTTP_ROUTE } = ROUTE,
+        { attributes::URL_SCHEME } = "http",
         { attributes::URL_PATH } = beginning(request.uri().path()),
         { attributes::PEER_ADDRESS } = peer,
         { attributes::LANE } = field::Empty,
@@ -116,8 +116,8 @@ fn server_span(request: &Request) -> Span {
         { attributes::ACTIVITY_TYPE } = field::Empty,
         { attributes::REMOTE_HOST } = field::Empty,
     );
-    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    context::link(&span, context::extract(text("traceparent"), text("tracestate")).as_ref());
+    let theirs = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    context::link(&span, context::extract(theirs, None).as_ref());
     span
 }
 

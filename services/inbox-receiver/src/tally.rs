@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fedstream_lane::Lane;
 use fedstream_service::metrics::KeyValue;
 use fedstream_service::metrics::lanes::NAMES;
-use fedstream_service::metrics::table::{FRONT_ACCEPTED, FRONT_REFUSED};
+use fedstream_service::metrics::table::{FRONT_ACCEPTED, FRONT_REFUSED, REFUSALS};
 use serde_json::{Value, json};
 
 use crate::refusal::Refusal;
@@ -103,6 +103,19 @@ impl Tally {
     /// Nothing has happened yet. `lanes_most` lanes are told apart: names come from outside, unless both lists name them.
     pub fn new(lanes_most: usize, by_name: bool) -> Self {
         Self { lanes_most, by_name, state: Mutex::default() }
+    }
+
+    /// Begins the counts of refusals at 0, so that the first of each is seen to be one: with the label of all lanes that have
+    /// no name where a refusal is about a lane.
+    pub fn begin_counting() {
+        for reason in REFUSALS {
+            let label = KeyValue::new("reason", *reason);
+            if Refusal::is_about_a_lane(reason) {
+                FRONT_REFUSED.add(0, &[label, NAMES.other()]);
+            } else {
+                FRONT_REFUSED.add(0, &[label]);
+            }
+        }
     }
 
     /// Counts a stored activity, or one that was stored before.

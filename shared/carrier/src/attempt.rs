@@ -24,7 +24,7 @@ impl Ongoing {
     /// Begins one, in the activity's trace as far as it has any; the item carries this attempt's on.
     #[must_use]
     pub fn begin<L: LaneName, I: Item>(lane: &L, epoch: Epoch, post: PostId, held: &Held<I>, item: &mut I) -> Self {
-        let waited = held.received_at.map(|received| (OffsetDateTime::now_utc() - received).as_seconds_f64().max(0.0));
+        let waited = (OffsetDateTime::now_utc() - held.waits_since()).as_seconds_f64().max(0.0);
         let span = tracing::info_span!(
             parent: None,
             "process",

@@ -4,7 +4,7 @@
 //! Many processes share the lanes, and a sum over all of them must be right. So a lane's gauges come from the one that has
 //! its lease, and from nobody else. A lane that nobody has must not be out of sight: its depth comes from the process
 //! that it belongs to by the hash. In between (a lane that changes hands, or whose owner died a moment ago) a lane may show
-//! nothing for up to a lease's TTL.
+//! nothing for up to a lease's TTL; and while nobody knows who else there is, a lane without an owner belongs to nobody.
 
 use fedstream_jetstream::{Living, Usage};
 use fedstream_service::metrics::lanes::NAMES;
@@ -23,9 +23,10 @@ type Fold = fn(f64, f64) -> f64;
 const SUM: Fold = |sum, one| sum + one;
 
 /// The gauges of a lane that is owned here.
-static OF_AN_OWNER: [(&Gauge, Look, Fold); 6] = [
+static OF_AN_OWNER: [(&Gauge, Look, Fold); 7] = [
     (&table::LANE_OLDEST, |lane, now| Some(lane.oldest_for(now)?.as_seconds_f64()), f64::max),
-    (&table::LANE_DEADLINE, |lane, now| Some((lane.deadline? - now).as_seconds_f64()), f64::min),
+    (&table::LANE_DEADLINE, |lane, now| Some((lane.deadline?.at - now).as_seconds_f64()), f64::min),
+    (&table::LANE_LIFETIME, |lane, _| Some(lane.deadline?.lifetime()?.as_seconds_f64()), f64::min),
     (&table::LANE_IN_FLIGHT, |lane, _| Some(lane.in_flight as f64), SUM),
     (&table::LANE_HELD, |lane, _| Some(lane.held as f64), SUM),
     (&table::LANE_TROUBLE, |lane, _| Some(yes(lane.trouble.is_some() || lane.refusing)), f64::max),

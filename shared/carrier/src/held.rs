@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use fedstream_jetstream::StoredMessage;
 use fedstream_lane::{Answer, Epoch, LaneName, PostId, Seq};
+use fedstream_wire::stored::header;
 use time::OffsetDateTime;
 
 use crate::attempt::Ongoing;
@@ -83,6 +84,24 @@ impl<I: Item> Held<I> {
         }
     }
 
+    /// When it was taken, for how long it took until it is settled; none for one that is re-driven: it left its lane in
+    /// between, for as long as an operator took.
+    #[must_use]
+    pub fn taken_at(&self) -> Option<OffsetDateTime> {
+        self.received_at.filter(|_| !self.is_redriven())
+    }
+
+    /// Since when it waits in its lane: as the front door tells of a lane's age. A message that no front door wrote has only
+    /// the broker's time, and one that is re-driven waits since it came back.
+    #[must_use]
+    pub fn waits_since(&self) -> OffsetDateTime {
+        self.taken_at().unwrap_or(self.message.stored_at)
+    }
+
+    fn is_redriven(&self) -> bool {
+        self.message.headers.get(header::REDRIVE).is_some()
+    }
+
     /// Begins an attempt: a span that continues the activity's trace, and the item that carries the trace on.
     #[must_use]
     pub fn begin<L: LaneName>(&mut self, lane: &L, epoch: Epoch, post: PostId) -> Option<Attempt<I>> {
@@ -107,12 +126,29 @@ fn bytes_of(message: &StoredMessage) -> usize {
     headers + message.payload.len()
 }
 
+/// Until when an activity's signature is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// Until then.
+    pub at: OffsetDateTime,
+    /// When the front door took the same activity.
+    pub received_at: Option<OffsetDateTime>,
+}
+
+impl Deadline {
+    /// How long the signature was good for when it was received.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<time::Duration> {
+        Some(self.at - self.received_at?)
+    }
+}
+
 /// The held activities of a lane, in its order.
 #[derive(Debug)]
 pub struct HeldQueue<I> {
     items: VecDeque<Held<I>>,
     /// The deadlines that are nearer than any of a later activity, in lane order: the first is the nearest of all.
-    deadlines: VecDeque<(Seq, OffsetDateTime)>,
+    deadlines: VecDeque<(Seq, Deadline)>,
 }
 
 impl<I> Default for HeldQueue<I> {
@@ -124,11 +160,11 @@ impl<I> Default for HeldQueue<I> {
 impl<I: Item> HeldQueue<I> {
     /// Adds what was read last.
     pub fn push(&mut self, held: Held<I>) {
-        if let Some(deadline) = held.deadline {
-            while self.deadlines.back().is_some_and(|(_, before)| *before >= deadline) {
+        if let Some(at) = held.deadline {
+            while self.deadlines.back().is_some_and(|(_, before)| before.at >= at) {
                 self.deadlines.pop_back();
             }
-            self.deadlines.push_back((held.seq, deadline));
+            self.deadlines.push_back((held.seq, Deadline { at, received_at: held.received_at }));
         }
         self.items.push_back(held);
     }
@@ -166,7 +202,7 @@ impl<I: Item> HeldQueue<I> {
     }
 
     /// The nearest deadline of all that is held.
-    pub fn nearest_deadline(&self) -> Option<OffsetDateTime> {
+    pub fn nearest_deadline(&self) -> Option<Deadline> {
         self.deadlines.front().map(|(_, deadline)| *deadline)
     }
 
@@ -196,9 +232,16 @@ mod tests {
         }
     }
 
+    const STORED_AT: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
     fn unreadable(seq: u64) -> Held<Nothing> {
-        let headers = Headers::from(&headers::to_map([("Name", "value")]).expect("fine headers"));
-        let message = StoredMessage { seq: Seq(seq), headers, payload: Bytes::from_static(b"x"), pending: 0 };
+        with(seq, "Name")
+    }
+
+    fn with(seq: u64, header: &'static str) -> Held<Nothing> {
+        let headers = Headers::from(&headers::to_map([(header, "value")]).expect("fine headers"));
+        let payload = Bytes::from_static(b"x");
+        let message = StoredMessage { seq: Seq(seq), headers, payload, stored_at: STORED_AT, pending: 0 };
         Held::new(message, Err("nobody's".to_owned()))
     }
 
@@ -207,6 +250,19 @@ mod tests {
         let held = unreadable(3);
         assert_eq!((held.bytes, held.received_at), ("Name".len() + "value".len() + 1, None));
         assert_eq!(held.item.expect_err("unreadable"), "nobody's");
+    }
+
+    #[test]
+    fn what_is_redriven_waits_since_it_came_back_and_has_no_latency() {
+        let received = STORED_AT - time::Duration::days(3);
+        let of = |header| {
+            let held = Held { received_at: Some(received), ..with(1, header) };
+            (held.waits_since(), held.taken_at())
+        };
+        assert_eq!(of("Name"), (received, Some(received)));
+        assert_eq!(of(header::REDRIVE), (STORED_AT, None));
+        let foreign = unreadable(1);
+        assert_eq!((foreign.waits_since(), foreign.taken_at()), (STORED_AT, None), "no front door wrote it");
     }
 
     #[test]
@@ -219,9 +275,20 @@ mod tests {
         let mut nearest = Vec::new();
         for floor in 0..=5 {
             queue.release(Seq(floor));
-            nearest.push(queue.nearest_deadline());
+            nearest.push(queue.nearest_deadline().map(|deadline| deadline.at));
         }
         assert_eq!(nearest, [Some(at(5)), Some(at(7)), Some(at(7)), Some(at(7)), Some(at(8)), None]);
+    }
+
+    #[test]
+    fn the_nearest_deadline_comes_with_the_lifetime_of_its_own_activity() {
+        let mut queue = HeldQueue::default();
+        let at = |minutes| Some(OffsetDateTime::UNIX_EPOCH + time::Duration::minutes(minutes));
+        // Days old, and re-driven without a deadline.
+        queue.push(Held { received_at: at(0), ..unreadable(1) });
+        queue.push(Held { received_at: at(5000), deadline: at(5055), ..unreadable(2) });
+        let nearest = queue.nearest_deadline().expect("the second one's");
+        assert_eq!(nearest.lifetime(), Some(time::Duration::minutes(55)));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod discovery;
 mod gauges;
 mod held;
 mod lane;
+mod mine;
 mod ownership;
 mod park;
 mod plan;
@@ -34,9 +35,10 @@ mod trouble;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fedstream_connect::DurabilityWatch;
 use fedstream_jetstream::{
     Broker, Definition, LaneSettingsWatch, Leases, Members, Publisher, StreamNeed, StreamWatch, UsageWatch,
-    definitions, durability, leases, members, streams,
+    definitions, leases, members, streams,
 };
 use fedstream_lane::Backoff;
 use fedstream_service::readiness::Readiness;
@@ -113,6 +115,7 @@ pub struct Carrier<D: Direction> {
     members: Members,
     watch: StreamWatch,
     usage: UsageWatch,
+    durability: DurabilityWatch,
     readiness: Readiness,
 }
 
@@ -137,13 +140,8 @@ impl<D: Direction> Carrier<D> {
         let bucket: &'static Definition = Box::leak(Box::new(definitions::leases().with_ttl(options.lease_ttl)));
         let leases = Leases::open_in(&broker, bucket).await?;
         let settings = LaneSettingsWatch::start(&broker).await?;
-        let held = durability::seen(broker.settings(), &facts).await;
-        fedstream_connect::metrics::held(&held);
-        if let durability::Held::NotSeen(_) = held {
-            tracing::warn!(stream = facts.name, %held, "durability");
-            readiness.note("durability", Some(held.to_string()));
-        }
         let watch = StreamWatch::start(&broker, need, facts, STREAM_CHECK_INTERVAL);
+        let durability = DurabilityWatch::start(&broker, watch.state(), &readiness).await;
         let sender_id = options.sender_id.clone().unwrap_or_else(members::random_id);
         let members = Members::join_in::<D::Lane>(&broker, &sender_id, bucket).await?;
         let usage = UsageWatch::start(&broker, vec![queue, definitions::parked()], USAGE_INTERVAL);
@@ -158,11 +156,13 @@ impl<D: Direction> Carrier<D> {
             broker,
             sender_id,
             registry: Registry::default(),
+            mine: mine::Mine::default(),
             started: Instant::now(),
             drain,
         });
         gauges::observe(&shared.registry, members.living(), usage.now());
-        Ok(Self { shared, members, watch, usage, readiness })
+        ownership::begin_counting();
+        Ok(Self { shared, members, watch, usage, durability, readiness })
     }
 
     /// What its lanes share.
@@ -174,7 +174,7 @@ impl<D: Direction> Carrier<D> {
     /// Carries lanes until told to leave; then posts nothing more, finishes what is in flight within the grace period, and
     /// trims. Answers whether all of it was answered in time.
     pub async fn run(self, grace: Duration) -> bool {
-        let Self { shared, members, watch, usage: _looks_on, readiness } = self;
+        let Self { shared, members, watch, usage: _looks_on, durability: _asks_on, readiness } = self;
         discovery::Discovery::new(shared, members, watch.state(), readiness).run(grace).await
     }
 }

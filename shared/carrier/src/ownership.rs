@@ -13,7 +13,7 @@ use fedstream_jetstream::leases::Error;
 use fedstream_jetstream::{Lease, Leases, Taken};
 use fedstream_lane::{Epoch, LaneName};
 use fedstream_service::metrics::KeyValue;
-use fedstream_service::metrics::table::LEASE_CHANGES;
+use fedstream_service::metrics::table::{LEASE_CHANGE_WORDS, LEASE_CHANGES};
 use fedstream_service::shutdown::CancellationToken;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -44,6 +44,7 @@ pub const NOT_RENEWED: &str = "it could not be renewed in time";
 #[derive(Debug)]
 pub struct Ownership {
     epoch: Epoch,
+    again: bool,
     held: watch::Receiver<Held>,
     commands: mpsc::Sender<Command>,
 }
@@ -69,9 +70,11 @@ impl Ownership {
                     changed("taken");
                     trouble.over(lease.epoch.0);
                     registry.update(lane, |view| view.stands = None);
-                    return Some(Self::keep(shared, lane.to_string(), lease));
+                    let again = shared.mine.taken(lane.to_string());
+                    return Some(Self::keep(shared, lane.to_string(), lease, again));
                 }
                 Ok(Taken::Held { owner, epoch }) => {
+                    shared.mine.is_anothers(&lane.to_string());
                     let until = format!("{owner} has it until it gives it back, or its lease ends");
                     registry.update(lane, |view| {
                         (view.owner, view.epoch, view.stands) = (Some(owner), epoch.0, Some(until));
@@ -86,19 +89,25 @@ impl Ownership {
         }
     }
 
-    fn keep<D: Direction>(shared: &Shared<D>, lane: String, lease: Lease) -> Self {
+    fn keep<D: Direction>(shared: &Shared<D>, lane: String, lease: Lease, again: bool) -> Self {
         let leases = shared.leases.clone();
         let (held, held_here) = watch::channel(Held::Until(lease.until));
         let (commands, received) = mpsc::channel(1);
         let epoch = lease.epoch;
         shared.keepers.spawn(Keeper { leases, lane, lease, held, commands: received }.run());
-        Self { epoch, held: held_here, commands }
+        Self { epoch, again, held: held_here, commands }
     }
 
     /// The fencing token.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// It was this process' before, and nobody else's in between, as far as is known.
+    #[must_use]
+    pub fn is_again(&self) -> bool {
+        self.again
     }
 
     /// Until when it is ours, as it changes.
@@ -143,6 +152,13 @@ impl Ownership {
         if self.commands.send(Command::Release { reply }).await.is_ok() {
             drop(answer.await); // refused only where it is lost
         }
+    }
+}
+
+/// Begins all counts at 0: the first of each is seen to be one.
+pub fn begin_counting() {
+    for change in LEASE_CHANGE_WORDS {
+        LEASE_CHANGES.add(0, &[KeyValue::new("change", *change)]);
     }
 }
 

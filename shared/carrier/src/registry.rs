@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
+use crate::held::Deadline;
+
 /// One lane as `/lanes` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LaneView {
@@ -20,7 +22,7 @@ pub struct LaneView {
     pub oldest: Option<OffsetDateTime>,
     /// The nearest deadline of what is held here.
     #[serde(skip)]
-    pub deadline: Option<OffsetDateTime>,
+    pub deadline: Option<Deadline>,
     /// The same, in seconds, when the page is asked for.
     pub oldest_age_s: Option<u64>,
     /// Who owns the lane.
@@ -77,6 +79,12 @@ pub enum Standpoint {
 }
 
 impl LaneView {
+    /// Its owner has let go of the lane, and of all that it held.
+    pub fn let_go(&mut self) {
+        (self.held, self.in_flight, self.posts) = (0, 0, 0);
+        (self.oldest, self.deadline, self.stands, self.refusing) = (None, None, None, false);
+    }
+
     /// How long the lane's oldest activity waits at that moment; none where that is not known.
     #[must_use]
     pub fn oldest_for(&self, now: OffsetDateTime) -> Option<time::Duration> {

@@ -32,7 +32,8 @@ impl LaneSeries {
         series
     }
 
-    /// An activity that the front door took at `received` has its first final outcome.
+    /// An activity has its first final outcome; `received` says when the front door took it, where that is the beginning of
+    /// one journey.
     pub fn settled(&self, outcome: Final, received: Option<OffsetDateTime>) {
         LANE_OUTCOMES.add(1, &self.with("outcome", outcome.as_str()));
         if let Some(received) = received {

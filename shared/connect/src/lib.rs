@@ -3,7 +3,10 @@
 //! `fedstream-service` reads `NATS_*` and `FED_STREAMS` and knows no broker; `fedstream-jetstream` connects and knows no
 //! environment. Here, and nowhere else, one becomes the other; so a variable means the same to a service and to a tool.
 
-pub mod metrics;
+mod durability;
+mod metrics;
+
+pub use durability::DurabilityWatch;
 
 use fedstream_jetstream::{Broker, NatsSettings, StreamsMode};
 use fedstream_service::cli::Failure;

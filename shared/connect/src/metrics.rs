@@ -19,7 +19,7 @@ pub(crate) fn observe(broker: &Broker) {
 }
 
 /// Shows how an acknowledged activity is held, as it was seen just now.
-pub fn held(held: &Held) {
+pub(crate) fn held(held: &Held) {
     let unsynced = UNSYNCED.get_or_init(|| {
         BROKER_UNSYNCED.observe(|unsynced| {
             let now = UNSYNCED.get().is_some_and(|unsynced| unsynced.load(Ordering::Relaxed));

@@ -5,6 +5,8 @@
 //!
 //! A number is an `i64`: an unsigned one would be exported as text.
 
+use std::borrow::Cow;
+
 /// HTTP: the request's method.
 pub const HTTP_METHOD: &str = "http.request.method";
 /// HTTP: the answer's status.
@@ -13,6 +15,8 @@ pub const HTTP_STATUS: &str = "http.response.status_code";
 pub const HTTP_ROUTE: &str = "http.route";
 /// HTTP: the whole URL that is asked.
 pub const URL_FULL: &str = "url.full";
+/// HTTP: `http` or `https`, as this service is spoken to: neither ends TLS.
+pub const URL_SCHEME: &str = "url.scheme";
 /// HTTP: path without query.
 pub const URL_PATH: &str = "url.path";
 /// HTTP: whose server, by name.
@@ -128,9 +132,22 @@ pub fn number(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
 
+/// A target or an URL without its query, which is none of a trace's or a log's business: senders put tokens there.
+#[must_use]
+pub fn without_query(target: &str) -> Cow<'_, str> {
+    target.split_once('?').map_or(Cow::Borrowed(target), |(path, _)| Cow::Owned(format!("{path}?…")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_query_nothing_is_left_but_that_there_is_one() {
+        for (target, shown) in [("/inbox", "/inbox"), ("/inbox?token=s3cret?&b", "/inbox?…"), ("?x", "?…")] {
+            assert_eq!(without_query(target), shown);
+        }
+    }
 
     #[test]
     fn the_page_about_traces_explains_every_name_of_ours_and_no_other() {

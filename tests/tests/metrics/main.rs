@@ -5,6 +5,7 @@ mod counted;
 mod fleet;
 mod labels;
 mod table;
+mod v1;
 
 use std::time::Duration;
 

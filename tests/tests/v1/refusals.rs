@@ -57,6 +57,26 @@ async fn a_lemmy_that_compresses_its_reason_is_understood_through_either_receive
     assert_eq!(takes(4 * REFUSALS_MAX - 1).as_deref(), Some("gzip"), "v2 changes nothing");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lemmy_is_understood_in_whatever_coding_the_sender_takes() {
+    let mut pipeline = near_half().env(Which::BatchReceiver, "FED_PROFILE", "lemmy").start().await.unwrap();
+    pipeline.batch_receiver.start().await.unwrap();
+    pipeline.instance().behave(Behaviour::rejects(400, KNOWN));
+    let mut sender = pipeline.sender("a.test", "home.test");
+    let taken = ["br", "deflate, br", "deflate", "gzip, deflate"];
+    for accepted in taken {
+        let activity = sender.compose();
+        let mut message = sender.signed(&activity);
+        message.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("accept-encoding"));
+        message.headers.push(("Accept-Encoding".to_owned(), accepted.to_owned()));
+        assert_eq!(sender.send_verbatim(&message).await.status, 204);
+    }
+    pipeline.wait_trimmed(SOON).await.unwrap();
+    let seen = pipeline.instance().seen();
+    let asked: Vec<_> = seen.iter().filter_map(|seen| seen.message.header("accept-encoding")).collect();
+    assert_eq!((&asked[..], parked(&pipeline).await), (&taken.map(str::to_owned)[..], 0), "all are duplicates");
+}
+
 /// Copies of what left its lane undelivered.
 async fn parked(pipeline: &Pipeline) -> u64 {
     let jetstream = pipeline.broker.jetstream().await.expect("the broker");

@@ -6,7 +6,7 @@
 //! | not a batch | 400, names item and field |
 //! | more activities than FED_BATCH_ITEMS_MAX | 413 |
 //! | a destination, Host or path that is not on the lists | 403, names the entry to add |
-//! | a lane of it is fed by v2 batches | 409 |
+//! | a lane of it is fed by v2 batches; its sender names itself, and the lane has a later owner | 409 |
 //! | an earlier v1 batch of a lane is not over within FED_WAIT_MAX; a lane too many | 503 + Retry-After |
 //! | else | 200 when all is over, within FED_V1_BATCH_TIME and one FED_DELIVERY_TIMEOUT from its arrival |
 
@@ -20,6 +20,7 @@ use fedstream_lane::Lane;
 use fedstream_service::attributes;
 use fedstream_wire::protocol::Protocol;
 use fedstream_wire::v1::{self, Item, Owner};
+use fedstream_wire::v2::RefusalKind;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use tokio::sync::oneshot;
@@ -29,6 +30,7 @@ use tracing::{Instrument, Span, field};
 use super::{Endpoint, NO_ROOM_RETRY, OPERATOR_RETRY, Refused, not_allowed, overloaded, problem};
 use crate::feeders::{self, Turn};
 use crate::room::Place;
+use crate::series::{self, Taken};
 use crate::v1::activity::{self, Activity};
 use crate::v1::visit::V1Visit;
 use crate::visit::COME_BACK;
@@ -47,6 +49,8 @@ impl Endpoint {
         span.record(attributes::BATCH_MESSAGE_COUNT, attributes::number(items.len()));
         let activities = activity::check(&self.rules, items).map_err(not_relayed)?;
         let turns = self.turns(&activities, owner.as_ref(), span).await?;
+        // Not at the end: a sender may be gone by then, and this handler with it.
+        series::taken(Taken::V1);
         let watched = activities.into_iter().map(|activity| {
             let witness = self.witnesses.of(&activity.lane).cloned();
             (activity, witness)
@@ -112,6 +116,10 @@ pub(super) fn not_fed(error: feeders::Error) -> Refused {
     match error {
         // As two sites on one lane of v2: a sender shows it, and somebody has to decide.
         feeders::Error::TwoFeeders { .. } => problem(StatusCode::CONFLICT, "other-origin", error.to_string()).into(),
+        feeders::Error::Replaced { by, .. } => {
+            let kind = RefusalKind::StaleEpoch.as_str();
+            problem(StatusCode::CONFLICT, kind, error.to_string()).with("epoch", by.0).into()
+        }
         feeders::Error::TooManyLanes(_) => {
             let refusal = problem(StatusCode::SERVICE_UNAVAILABLE, "too-many-lanes", error.to_string());
             refusal.retry_after(OPERATOR_RETRY).into()

@@ -111,7 +111,7 @@ impl V1Visit {
         let began = witness.as_ref().map(|witness| witness.begins());
         let exchanged = self.replay.exchange(&address, self.profile, &parcel).instrument(span.clone()).await;
         let verdict = &exchanged.verdict;
-        series::delivered(&series::of_lane(&lane), verdict);
+        series::delivered(&series::of_v1(&lane, verdict), verdict);
         if let (Some(witness), Some(began), Verdict::Final(_)) = (&witness, began, verdict) {
             // Evidence for the other lanes. Its failures are none: a v1 batch has no activity that could be parked.
             witness.heard(began, &lane.source, parcel.seq, &parcel.msg_id, verdict, &address);

@@ -10,11 +10,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fedstream_carrier::Ended;
 use fedstream_lane::{Answer, End, GateId, Seq};
-use fedstream_service::metrics::table::BATCH_SIZE;
+use fedstream_service::metrics::table::{BATCH_DURATION, BATCH_ITEMS, BATCH_SIZE};
 use fedstream_service::shutdown::CancellationToken;
 use fedstream_service::spans::KeyValue;
 use fedstream_service::{attributes, spans};
@@ -281,6 +281,24 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, Error> {
     let pem = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| fault(chain(&error)))?;
     if certificates.is_empty() { Err(fault("has no certificate in it".to_owned())) } else { Ok(certificates) }
+}
+
+/// A request with a batch, measured until it is dropped, called off or not. A batch that ends before it is sent is none.
+struct Measured {
+    began: Instant,
+}
+
+impl Measured {
+    fn begin(items: usize) -> Self {
+        BATCH_ITEMS.record(items as f64, &[]);
+        Self { began: Instant::now() }
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        BATCH_DURATION.record(self.began.elapsed().as_secs_f64(), &[]);
+    }
 }
 
 /// A body as it is sent, measured.

@@ -15,7 +15,7 @@ use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::Response;
 
-use super::{Link, chain, refusal_body, retry_after_ms, seconds_to_ms, sized, unless};
+use super::{Link, Measured, chain, refusal_body, retry_after_ms, seconds_to_ms, sized, unless};
 
 /// How an instance's refusals are read where the lane's settings don't say: there is no batch-receiver with a setting of
 /// its own for it, and the existing batcher was made for Lemmy. Lemmy's habits show in the bodies of 400 only.
@@ -101,6 +101,7 @@ impl Link {
         if fitting.items.is_empty() {
             return fitting.end();
         }
+        let _measured = Measured::begin(fitting.items.len());
         let header = &batch.header;
         let owner = Owner { lane: header.lane.clone(), origin: header.origin.clone(), epoch: header.epoch };
         let exchange = self.exchange_v1(&fitting.items, traceparent, &owner);

@@ -11,7 +11,7 @@ use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::Response;
 
-use super::{Link, chain, gate_of, refusal_body, retry_after_ms, seconds_to_ms, sized, unless};
+use super::{Link, Measured, chain, gate_of, refusal_body, retry_after_ms, seconds_to_ms, sized, unless};
 
 /// After the closing line: how long to wait for the end of the answer, so that the connection can be used again.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
@@ -31,6 +31,7 @@ impl Link {
         F: FnMut(Seq, Answer) -> S,
         S: Future<Output = ()>,
     {
+        let _measured = Measured::begin(batch.items.len());
         let sending = tokio::time::timeout(self.answer_timeout, self.send_v2(batch, traceparent));
         let Some(sent) = unless(called_off, sending).await else { return Ended::called_off() };
         let response = match sent {

@@ -44,7 +44,7 @@ pub async fn carry<D: Direction>(shared: Arc<Shared<D>>, lane: D::Lane, created:
     });
     let mut stale_pause = Duration::ZERO;
     let mut former = None;
-    let mut came = Came::Taken(ownership.epoch());
+    let mut came = Came::Taken { epoch: ownership.epoch(), again: ownership.is_again() };
     loop {
         if !D::prepare(&shared, &lane, created, &ownership, former.take(), &leave).await {
             return ownership.release().await;
@@ -60,6 +60,7 @@ pub async fn carry<D: Direction>(shared: Arc<Shared<D>>, lane: D::Lane, created:
             }
             Released::LeaseLost { why, floor } => {
                 ownership::changed("lost");
+                shared.mine.is_anothers(&lane.to_string());
                 tracing::error!(%lane, %epoch, seq = floor.0, why, "the lease is lost: this owner posts nothing more");
                 return;
             }
@@ -103,6 +104,7 @@ async fn new_epoch<D: Direction>(
             Ok(_) => return true,
             Err(error @ LeaseError::Lost { .. }) => {
                 ownership::changed("lost");
+                shared.mine.is_anothers(&lane.to_string());
                 tracing::error!(%lane, epoch = %ownership.epoch(), %error, "the lease is lost");
                 return false;
             }

@@ -30,6 +30,7 @@ use crate::held::{Held, HeldQueue};
 use crate::ownership::{self, Ownership};
 use crate::plan::{Plan, ReadPlan};
 use crate::reading::{LaneReading, Reading};
+use crate::registry::LaneView;
 use crate::series::LaneSeries;
 use crate::trouble::Trouble;
 use crate::{Direction, Shared, Way};
@@ -63,8 +64,8 @@ pub(super) struct Posted {
 
 /// How a lane came to this owner: on the spans of its first batch.
 pub(super) enum Came {
-    /// With its lease.
-    Taken(Epoch),
+    /// With its lease; `again`: this process had it last.
+    Taken { epoch: Epoch, again: bool },
     /// It had the lane under an earlier epoch, and why it has another.
     NewEpoch(Epoch, &'static str),
 }
@@ -73,7 +74,7 @@ impl Came {
     pub(super) fn event(&self) -> (&'static str, Vec<KeyValue>) {
         let epoch = |epoch: &Epoch| KeyValue::new(attributes::EPOCH, attributes::number(epoch.0));
         match self {
-            Self::Taken(taken) => (attributes::LEASE_TAKEN, vec![epoch(taken)]),
+            Self::Taken { epoch: taken, .. } => (attributes::LEASE_TAKEN, vec![epoch(taken)]),
             Self::NewEpoch(new, why) => {
                 (attributes::NEW_EPOCH, vec![epoch(new), KeyValue::new(attributes::CAUSE, *why)])
             }
@@ -170,7 +171,12 @@ impl<D: Direction> Owner<D> {
 
     /// Carries the lane; answers why it let go, and which way it went.
     pub(super) async fn run(mut self) -> (Released, D::Way) {
-        tracing::info!(lane = %self.lane, epoch = %self.epoch, "the lane is carried");
+        if matches!(self.came, Some(Came::Taken { again: true, .. })) {
+            // A quiet lane is given back after each activity: it has no news.
+            tracing::debug!(lane = %self.lane, epoch = %self.epoch, "the lane is carried");
+        } else {
+            tracing::info!(lane = %self.lane, epoch = %self.epoch, "the lane is carried");
+        }
         let stream = &definitions::queue_of::<D::Lane>().name;
         let options = self.reading.subscribe();
         let mut reading =
@@ -179,6 +185,8 @@ impl<D: Direction> Owner<D> {
         self.tell_spans(&released);
         self.tasks.abort_all();
         reading.close().await;
+        // What the next owner holds is its own, and it may be a while until there is one.
+        self.shared.registry.update(&self.lane, LaneView::let_go);
         tracing::debug!(lane = %self.lane, epoch = %self.epoch, "the lane is let go");
         (released, self.way)
     }
@@ -369,7 +377,7 @@ impl<D: Direction> Owner<D> {
     fn show(&mut self) {
         let Some(window) = &self.window else { return };
         self.share.set(self.way.memory(window.bytes()));
-        let oldest = self.held.head().and_then(|held| held.received_at);
+        let oldest = self.held.head().map(Held::waits_since);
         let deadline = self.held.nearest_deadline();
         let drains =
             || window.is_draining().then(|| format!("it drains, {}", self.rerouted.unwrap_or("to be given back")));

@@ -59,7 +59,7 @@ impl<D: Direction> Owner<D> {
             held.attempts.ended(status, None);
             // A repeat may bring it twice: from the POST that was given up, and from the one after it.
             if !std::mem::replace(&mut held.answered, true) {
-                self.series.settled(outcome, held.received_at);
+                self.series.settled(outcome, held.taken_at());
             }
             if outcome.park_reason().is_some() {
                 held.refusal = Some(answer);

@@ -20,6 +20,8 @@ pub enum Verdict {
     Refuses,
     IsBusy,
     NeverAnswers,
+    /// It has heard of a later owner.
+    KnowsALater,
 }
 
 /// One visit of a letter at the remote.
@@ -184,6 +186,9 @@ impl Way for ToRemote {
                 Verdict::IsBusy => {
                     let end = End::Retry { seq, status: Some(503), alive: false, retry_after_ms: None };
                     return Ended::because(end, "busy");
+                }
+                Verdict::KnowsALater => {
+                    return Ended::because(End::StaleEpoch(epoch), "a later one");
                 }
                 Verdict::NeverAnswers => {
                     called_off.cancelled().await;

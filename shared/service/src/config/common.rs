@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use envconfig::Envconfig;
 
 use super::{Check, Count, Span, Switch, Variable};
+use crate::metrics::lanes::MetricLanes;
 use crate::telemetry::dropped;
 use crate::telemetry::sampler::{SamplerName, Share};
 use crate::telemetry::{LogFilter, LogFormat};
@@ -54,7 +55,7 @@ pub struct TelemetryConfig {
     pub metrics_exporter: String,
     /// Lanes that metrics tell apart.
     #[envconfig(from = "FED_METRIC_LANES")]
-    pub metric_lanes: Count,
+    pub metric_lanes: MetricLanes,
     /// Instead of the service's own name.
     #[envconfig(from = "OTEL_SERVICE_NAME")]
     pub service_name: Option<String>,
@@ -132,10 +133,10 @@ pub const fn variables(admin_listen: &'static str) -> [Variable; COUNT] {
         Variable::new::<u64>("OTEL_METRIC_EXPORT_INTERVAL", "15000", "milliseconds between two exports of metrics")
             .optional(),
         // 200 lanes are some 10,000 series a service; Prometheus takes that in its stride.
-        Variable::new::<Count>(
+        Variable::new::<MetricLanes>(
             "FED_METRIC_LANES",
             "1000",
-            "lanes that metrics tell apart; all others are one, \"other\"",
+            "lanes that metrics tell apart, 10000 at most; all others are one, \"other\"",
         )
         .default("200"),
         Variable::new::<String>(

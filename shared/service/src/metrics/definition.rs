@@ -50,8 +50,8 @@ pub enum Values {
     AtMost(usize, &'static str),
 }
 
-/// HTTP status codes that one instrument tells apart: more than any of ours gives or meets.
-const STATUSES_MAX: usize = 64;
+/// HTTP status codes that are told apart: all that are defined, and the hundreds. See [`super::http::status`].
+pub(super) const STATUSES_MAX: usize = 80;
 
 impl Label {
     /// The lane.

@@ -4,15 +4,21 @@
 //! out of one. Sums over all lanes are right whatever has a name.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use opentelemetry::{KeyValue, StringValue};
 
 use super::Label;
+use crate::config::NotA;
 
 /// The name of all lanes that have none of their own.
 pub const OTHER: &str = "other";
+
+/// The largest FED_METRIC_LANES: some half a million series in a batch-sender. Beyond that neither a Prometheus nor this
+/// process, which has room for each, would be well.
+const MOST_MAX: usize = 10_000;
 
 /// FED_METRIC_LANES, where nobody has said otherwise.
 const MOST_DEFAULT: usize = 200;
@@ -25,6 +31,27 @@ pub static NAMES: LazyLock<LaneNames> = LazyLock::new(|| LaneNames::new(MOST.loa
 /// FED_METRIC_LANES, before the first lane is named.
 pub(super) fn set_most(most: usize) {
     MOST.store(most, Ordering::Relaxed);
+}
+
+/// How many lanes may have a name of their own, as somebody configures it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricLanes(usize);
+
+impl MetricLanes {
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl FromStr for MetricLanes {
+    type Err = NotA;
+
+    fn from_str(text: &str) -> Result<Self, NotA> {
+        let number = text.trim().parse().ok().filter(|number| (1..=MOST_MAX).contains(number));
+        number.map(Self).ok_or(NotA("a whole number from 1 to 10000"))
+    }
 }
 
 /// Lanes that have a name of their own.
@@ -52,6 +79,12 @@ impl LaneNames {
     #[must_use]
     pub fn name(&self, lane: &str) -> KeyValue {
         self.known(lane).unwrap_or_else(|| label(self.give(lane)))
+    }
+
+    /// The label of this lane as it is now: it gets no name by this. For a lane that anybody may have made up.
+    #[must_use]
+    pub fn as_known(&self, lane: &str) -> KeyValue {
+        self.known(lane).unwrap_or_else(|| self.other())
     }
 
     /// The label of all lanes that have no name.
@@ -89,7 +122,24 @@ mod tests {
             let expected = if lane == "a/z" { OTHER } else { lane };
             assert_eq!(names.name(lane).value.as_str(), expected);
         }
+        assert_eq!(names.as_known("a/x").value.as_str(), "a/x");
         assert!(names.are_enough_for(2) && !names.are_enough_for(3));
         assert_eq!(names.other().value.as_str(), OTHER);
+    }
+
+    #[test]
+    fn there_are_names_for_ten_thousand_lanes_at_most() {
+        assert_eq!("10000".parse(), Ok(MetricLanes(10_000)));
+        for wrong in ["0", "10001", "4294967295", "99999999999999999999", "many"] {
+            let error = wrong.parse::<MetricLanes>().expect_err(wrong);
+            assert_eq!(error.to_string(), "is not a whole number from 1 to 10000");
+        }
+    }
+
+    #[test]
+    fn a_look_gives_no_name_away() {
+        let names = LaneNames::new(1);
+        assert_eq!(names.as_known("a/stranger").value.as_str(), OTHER);
+        assert_eq!(names.name("a/x").value.as_str(), "a/x");
     }
 }

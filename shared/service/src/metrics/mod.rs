@@ -6,8 +6,8 @@
 //!                                observe)
 //! ```
 //!
-//! - A label has a bound: a fixed list of words, or the lanes that [`lanes::LaneNames`] names. Never an id, an URL or a
-//!   host that nobody configured.
+//! - A label has a bound: a fixed list of words, or the lanes that [`lanes::LaneNames`] names. Never an id or an URL; a host
+//!   that nobody configured only where `*` or a v1 batch brought it, once something of its lane is stored or delivered.
 //! - The SDK puts what goes beyond its own limit of series into one that has no labels. That limit is worked out from each
 //!   definition, so that it is never reached by what is configured.
 //! - What is counted is counted in memory; a thread of the SDK's own sends it. No request waits for a collector.

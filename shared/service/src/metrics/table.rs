@@ -197,6 +197,16 @@ pub static LANE_DEADLINE: Gauge = Gauge::new(
 .by(BY_LANE)
 .of(SENDER);
 
+/// What the nearest deadline is a part of.
+pub static LANE_LIFETIME: Gauge = Gauge::new(
+    "fedstream.lane.deadline.lifetime",
+    "s",
+    "From the receipt of the activity that has the nearest deadline to that deadline; absent where none has one. The shortest \
+     of all in \"other\"",
+)
+.by(BY_LANE)
+.of(SENDER);
+
 /// What has no outcome yet.
 pub static LANE_IN_FLIGHT: Gauge =
     Gauge::new("fedstream.lane.in_flight", "{activity}", "Activities in batches that have no end yet")
@@ -241,10 +251,13 @@ pub static LANE_PARKED: Counter = Counter::new(
 .of(SENDER);
 
 /// How batches ended.
-pub static LANE_POSTS: Counter =
-    Counter::new("fedstream.lane.posts", "{batch}", "Batches by how they ended for the lane")
-        .by(&[Label::LANE, Label::words("end", ENDS)])
-        .of(SENDER);
+pub static LANE_POSTS: Counter = Counter::new(
+    "fedstream.lane.posts",
+    "{batch}",
+    "Batches by how they ended for the lane, those too that ended before they were sent",
+)
+.by(&[Label::LANE, Label::words("end", ENDS)])
+.of(SENDER);
 
 /// From end to end.
 pub static LANE_LATENCY: Histogram = Histogram::new(
@@ -258,7 +271,7 @@ pub static LANE_LATENCY: Histogram = Histogram::new(
 
 /// Activities of a batch.
 pub static BATCH_ITEMS: Histogram =
-    Histogram::new("fedstream.batch.items", "{activity}", ITEMS, "Activities in a batch as it is posted").of(SENDER);
+    Histogram::new("fedstream.batch.items", "{activity}", ITEMS, "Activities in a batch as it is sent").of(SENDER);
 
 /// Bytes of a batch.
 pub static BATCH_SIZE: Histogram =
@@ -266,7 +279,7 @@ pub static BATCH_SIZE: Histogram =
 
 /// Time of a batch.
 pub static BATCH_DURATION: Histogram =
-    Histogram::new("fedstream.batch.duration", "s", LONG_SECONDS, "From a batch's POST to its end").of(SENDER);
+    Histogram::new("fedstream.batch.duration", "s", LONG_SECONDS, "From a batch's request to its end").of(SENDER);
 
 /// Lanes of this process.
 pub static LANES_OWNED: Gauge =
@@ -373,6 +386,7 @@ pub static ALL: &[&Definition] = &[
     LANE_DEPTH.definition(),
     LANE_OLDEST.definition(),
     LANE_DEADLINE.definition(),
+    LANE_LIFETIME.definition(),
     LANE_IN_FLIGHT.definition(),
     LANE_HELD.definition(),
     LANE_TROUBLE.definition(),

@@ -5,6 +5,9 @@
 //! on as well (`traceparent` with the flag 00). It is a span of its own, opened when the bad news is known: whether a
 //! whole trace is worth keeping can't be said at its beginning.
 //!
+//! A batch is the root of a trace of its own, beside those of its activities. It is kept where the trace of one of them is:
+//! who follows that one finds the crossing, too.
+//!
 //! A flood of refusals costs a bounded number of such spans: [`BURST`], then [`PER_SECOND`]. What goes beyond is counted
 //! as dropped. Traces that the standard sampler keeps are not limited: that is the operator's choice.
 
@@ -12,7 +15,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use opentelemetry::trace::{Link, SpanKind, TraceId};
+use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId};
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
@@ -88,7 +91,8 @@ pub(super) fn standard(name: Option<SamplerName>, arg: Option<Share>) -> Result<
     })
 }
 
-/// A sampler, and beside what it keeps each span with [`ALWAYS_SAMPLED`].
+/// A sampler, and beside what it keeps each span with [`ALWAYS_SAMPLED`], and each root that is linked to a kept span of this
+/// process.
 #[derive(Debug, Clone)]
 pub struct Always {
     standard: Sampler,
@@ -114,7 +118,13 @@ impl ShouldSample for Always {
         links: &[Link],
     ) -> SamplingResult {
         let mut result = self.standard.should_sample(parent, trace_id, name, kind, attributes, links);
-        if result.decision != SamplingDecision::RecordAndSample && must_be_seen(attributes) {
+        if result.decision == SamplingDecision::RecordAndSample {
+            return result;
+        }
+        let is_root = parent.is_none_or(|parent| !parent.span().span_context().is_valid());
+        if is_root && leads_to_a_kept_span(links) {
+            result.decision = SamplingDecision::RecordAndSample;
+        } else if must_be_seen(attributes) {
             if self.tokens.take(Instant::now()) {
                 result.decision = SamplingDecision::RecordAndSample;
             } else {
@@ -123,6 +133,11 @@ impl ShouldSample for Always {
         }
         result
     }
+}
+
+/// A span of this process: what a stranger sent as his trace says nothing about ours.
+fn leads_to_a_kept_span(links: &[Link]) -> bool {
+    links.iter().map(|link| &link.span_context).any(|linked| linked.is_sampled() && !linked.is_remote())
 }
 
 fn must_be_seen(attributes: &[KeyValue]) -> bool {
@@ -152,7 +167,7 @@ impl Tokens {
 mod tests {
     use std::time::Duration;
 
-    use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceState};
+    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceState};
 
     use super::*;
 
@@ -165,6 +180,25 @@ mod tests {
         let kind = SpanKind::Internal;
         let result = sampler.should_sample(parent.as_ref(), TraceId::from(u128::MAX), "span", &kind, attributes, &[]);
         result.decision == SamplingDecision::RecordAndSample
+    }
+
+    #[test]
+    fn a_root_is_kept_where_a_kept_span_of_this_process_is_linked() {
+        let sampler = Always::beside(Sampler::ParentBased(Box::new(Sampler::AlwaysOff)));
+        let linked = |flags, is_remote| {
+            Link::with_context(SpanContext::new(TraceId::from(2), SpanId::from(2), flags, is_remote, TraceState::NONE))
+        };
+        let kept = |parent: Option<&Context>, links: &[Link]| {
+            let result = sampler.should_sample(parent, TraceId::from(1), "POST /batch", &SpanKind::Client, &[], links);
+            result.decision == SamplingDecision::RecordAndSample
+        };
+        let (yes, no) = (TraceFlags::SAMPLED, TraceFlags::NOT_SAMPLED);
+        assert!(kept(None, &[linked(no, false), linked(yes, false)]));
+        assert!(!kept(None, &[linked(no, false)]) && !kept(None, &[]));
+        assert!(!kept(None, &[linked(yes, true)]), "a stranger does not choose what is kept");
+        let parent = SpanContext::new(TraceId::from(1), SpanId::from(1), no, true, TraceState::NONE);
+        let parent = Context::new().with_remote_span_context(parent);
+        assert!(!kept(Some(&parent), &[linked(yes, false)]), "whoever began it has decided");
     }
 
     #[test]
