@@ -12,6 +12,7 @@ mod lanes_page;
 mod leases;
 mod parking;
 mod pausing;
+mod quiet;
 mod receivers;
 mod settings;
 mod view;

@@ -1,7 +1,7 @@
 //! What is set for a lane while it runs shows in the batches that come, without a restart.
 
 use fedstream_tests::eventually::{becomes_true, eventually};
-use fedstream_tests::pipeline::Pipeline;
+use fedstream_tests::pipeline::{Builder, Pipeline, Which};
 use serde_json::{Value, json};
 
 use crate::entries::{Entries, KEY};
@@ -9,7 +9,9 @@ use crate::{LANE, SOON, batches, one_lane, view};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_size_of_batches_and_the_rate_of_a_lane_change_while_it_runs() {
-    let pipeline = one_lane().start().await.unwrap();
+    // At debug it says of a lane that it comes back to, too, that it carries it.
+    let builder = few_in_flight().env(Which::BatchSender, "LOG_LEVEL", "info,fedstream_carrier=debug");
+    let pipeline = builder.start().await.unwrap();
     let entries = Entries::of(&pipeline).await;
     let mut sender = pipeline.sender("a.test", "home.test");
     sender.send_many(1).await;
@@ -95,7 +97,7 @@ async fn the_window_and_the_linger_of_a_lane_change_while_it_runs() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_an_invalid_entry_the_page_shows_field_and_reason_and_the_last_valid_one_stays_in_force() {
-    let mut pipeline = one_lane().start().await.unwrap();
+    let mut pipeline = few_in_flight().start().await.unwrap();
     let entries = Entries::of(&pipeline).await;
     entries.set(KEY, &json!({"batch_items": 6})).await;
     entries.set(KEY, &json!({"batch_items": 0, "colour": "red"})).await;
@@ -143,6 +145,11 @@ async fn changed(pipeline: &Pipeline, words: &str) {
 
 fn said(pipeline: &Pipeline) -> usize {
     pipeline.batch_sender.log().matches("the lane's settings changed").count()
+}
+
+/// Two batches in flight at most: what comes while the instance stands still waits, and makes full batches then.
+fn few_in_flight() -> Builder {
+    one_lane().env(Which::BatchSender, "FED_WINDOW_BATCHES", "2")
 }
 
 /// Hands in so many while the instance stands still, and lets them go at once.

@@ -139,7 +139,9 @@ async fn every_rule_runs(prometheus: &Prometheus) {
         }
     }
     for record in &records {
-        assert!(!prometheus.query(&record.name).await.is_empty(), "{} records nothing", record.name);
+        // A look at a service that took too long leaves a record out, until the next one.
+        let has_samples = async || (!prometheus.query(&record.name).await.is_empty()).then_some(());
+        eventually(format!("{} records something", record.name), SOON, has_samples).await.expect("it has samples");
     }
 }
 

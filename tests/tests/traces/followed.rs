@@ -53,6 +53,7 @@ fn the_front_says(request: &Span, publish: &Span) {
     let said = [
         ("http.request.method", "POST"),
         ("http.route", "/inbox"),
+        ("url.scheme", "http"),
         ("url.path", "/inbox"),
         ("network.peer.address", "127.0.0.1"),
         ("activitypub.activity.type", "Announce"),
@@ -123,11 +124,13 @@ async fn a_strangers_trace_is_linked_and_never_continued() {
     let activity = sender.compose();
     let mut message = sender.signed(&activity);
     message.headers.push(("traceparent".into(), THEIRS.into()));
+    message.headers.push(("tracestate".into(), "vendor=theirs".into()));
     assert_eq!(sender.send_verbatim(&message).await.status, 204);
     pipeline.settle(SOON).await.assert_clean(1);
     let spans = of_activity(&pipeline, &activity.id, "four spans", |spans| spans.len() >= 4).await;
     let request = the(&spans, FRONT, "POST /inbox");
     assert_eq!(request.links, [("4bf92f3577b34da6a3ce929d0e0e4736".to_owned(), "00f067aa0ba902b7".to_owned())]);
+    assert_eq!(request.link_states, [""], "what vendors wrote there is none of our exports'");
     assert_eq!(request.parent_id, "");
     assert!(sink(&pipeline).of_trace("4bf92f3577b34da6a3ce929d0e0e4736").is_empty());
 }

@@ -54,6 +54,24 @@ async fn with_sampling_off_only_the_rejection_and_the_parking_arrive_in_the_acti
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_batch_of_an_activity_that_is_kept_is_kept_too() {
+    // The front keeps this one; left to themselves the others would keep no trace that begins there, as a batch's does.
+    let builder = [Which::BatchSender, Which::BatchReceiver]
+        .into_iter()
+        .fold(traced(), |builder, which| builder.env(which, "OTEL_TRACES_SAMPLER", "parentbased_always_off"));
+    let pipeline = builder.start().await.unwrap();
+    let id = send_one(&pipeline).await;
+    pipeline.settle(SOON).await.assert_clean(1);
+    let spans = of_activity(&pipeline, &id, "four spans", |spans| spans.len() >= 4).await;
+    let process = the(&spans, SENDER, PROCESS);
+    let carries = |span: &&Span| span.name == BATCH && is_linked(span, process);
+    let both = |spans: &[Span]| spans.iter().filter(carries).count() == 2;
+    sink(&pipeline).until("both sides of its batch", SOON, both).await.unwrap();
+    // What asked for the gate before had no activity in it, and no trace that anybody keeps.
+    assert_eq!(count(&sink(&pipeline).spans(), BATCH), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_sampling_off_a_refusal_at_the_front_arrives_and_its_log_line_leads_to_it() {
     let builder = everywhere(traced(), "OTEL_TRACES_SAMPLER", "always_off");
     let pipeline = everywhere(builder, "LOG_FORMAT", "json").start().await.unwrap();

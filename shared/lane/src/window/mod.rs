@@ -91,7 +91,6 @@ pub struct SendWindow {
     rejections: u32,
     paused: bool,
     operator_parks: Option<Seq>,
-    /// When a batch that isn't full goes all the same.
     /// A batch that isn't full keeps this distance from the one before it.
     linger_until: Moment,
     rate_until: Moment,

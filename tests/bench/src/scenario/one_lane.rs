@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::activity::Mix;
 use crate::flow;
 use crate::link::Line;
-use crate::request::prepare;
+use crate::request::{Load, prepare};
 use crate::results::{Idle, OneLane};
 use crate::rig::{Rig, Settings};
 use crate::stats::Figures;
@@ -20,7 +20,7 @@ pub struct Plan {
     pub cells: Vec<(u64, u64)>,
     /// Activities in a run, by service time.
     pub activities: fn(u64) -> usize,
-    /// How long "direct" and "no network" go on. At 300 ms 4 s are thirteen activities, each the same as the next.
+    /// How long "direct" goes on, and "no network" half of it each time. At 300 ms 4 s are thirteen activities, each the same as the next.
     pub without: Duration,
     /// Whether filled lanes are run for every cell, or only where the instance is quicker than a disk.
     pub all_backlogs: bool,
@@ -83,7 +83,8 @@ fn empty(round_trip_ms: u64, service_ms: u64, activities: usize) -> OneLane {
     }
 }
 
-/// Direct, no network, live, backlog: one after the other, so that what else the machine does hits them alike.
+/// Direct, no network, live, backlog: one after the other, so that what else the machine does hits them alike. The limit,
+/// to which the others are compared, is measured between them all: before, between and after.
 async fn once(rig: &mut Rig, cell: &mut OneLane, plan: &Plan) -> anyhow::Result<()> {
     rig.set_line(Line::of(Duration::from_millis(cell.round_trip_ms)));
     rig.instance.set_service_time(Duration::from_millis(cell.service_ms));
@@ -92,8 +93,7 @@ async fn once(rig: &mut Rig, cell: &mut OneLane, plan: &Plan) -> anyhow::Result<
     let loads = prepare(&rig.keys, 1, count, Mix::Usual)?;
     let direct = flow::without_fedstream(rig, &loads, rig.direct.addr(), plan.without).await?;
     cell.direct.0.push(flow::per_second(&direct));
-    let alone = flow::without_fedstream(rig, &loads, rig.instance.addr(), plan.without).await?;
-    cell.no_network.0.push(flow::per_second(&alone));
+    let mut limit = vec![alone(rig, &loads, plan).await?];
 
     let live = flow::live(rig, &loads, |_| crate::sender::Pace::Full).await?;
     cell.live.0.push(live.per_second());
@@ -102,6 +102,7 @@ async fn once(rig: &mut Rig, cell: &mut OneLane, plan: &Plan) -> anyhow::Result<
     let sending: Duration = live.sent.iter().map(|sent| sent.answered_after).sum();
     cell.accepted.0.push(count as f64 / sending.as_secs_f64());
     cell.spent = live.spent;
+    limit.push(alone(rig, &loads, plan).await?);
 
     if plan.all_backlogs || cell.service_ms < 5 {
         let loads = prepare(&rig.keys, 1, count, Mix::Usual)?;
@@ -109,6 +110,14 @@ async fn once(rig: &mut Rig, cell: &mut OneLane, plan: &Plan) -> anyhow::Result<
         cell.backlog.0.push(backlog.per_second());
         cell.backlog_cpu_s.0.push(backlog.spent.per_thousand_s(count));
         cell.spent = backlog.spent;
+        limit.push(alone(rig, &loads, plan).await?);
     }
+    cell.no_network.0.push(limit.iter().sum::<f64>() / limit.len() as f64);
     Ok(())
+}
+
+/// What the instance takes with no network in between, now.
+async fn alone(rig: &Rig, loads: &[Load], plan: &Plan) -> anyhow::Result<f64> {
+    let records = flow::without_fedstream(rig, loads, rig.instance.addr(), plan.without / 2).await?;
+    Ok(flow::per_second(&records))
 }
