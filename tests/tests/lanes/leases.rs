@@ -119,8 +119,8 @@ async fn the_lanes_of_a_killed_batch_sender_are_taken_over_when_its_leases_have_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_that_stood_still_beyond_its_lease_posts_nothing_more_and_says_so_in_one_line_a_lane() {
-    // One batch in flight: it is at the instance when its owner stops. A second one may be half written, and the rest of it
-    // leaves when the owner goes on, before anybody has looked at a lease.
+    // One batch in flight. Its owner may stop while it is half written: the rest of it leaves when the owner goes on, before
+    // anybody has looked at a lease, and is refused for its epoch.
     let services =
         shared().env(Which::BatchSender, "FED_LEASE_TTL", "2s").env(Which::BatchSender, "FED_WINDOW_BATCHES", "1");
     let pipeline = services.start().await.unwrap();
@@ -151,11 +151,8 @@ async fn an_owner_that_stood_still_beyond_its_lease_posts_nothing_more_and_says_
     report.assert_clean(sent);
     let attempts = attempts(&pipeline);
     assert_one_after_the_other(&attempts);
-    assert_eq!(
-        (refused(), posts_of(&attempts, &epochs)),
-        (before, posted),
-        "nothing of the old epochs came after that"
-    );
+    assert_eq!(posts_of(&attempts, &epochs), posted, "nothing of the old epochs came to the instance after that");
+    assert!(refused() <= before + epochs.len(), "each lane had one batch on its way, and posted no other");
     for (lane, lines) in lost() {
         assert_eq!(lines.len(), 1, "{lane}: {lines:#?}");
         assert!(lines[0].contains(&format!("epoch={}", epochs[&lane])), "{lines:?}");
