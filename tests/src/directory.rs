@@ -20,6 +20,16 @@ impl Directory {
         Ok(())
     }
 
+    /// Enters an Ed25519 key.
+    ///
+    /// # Errors
+    /// A PEM that holds none.
+    pub fn enter_ed25519(&self, key_id: &str, public_pem: &str) -> Result<(), HttpSigError> {
+        let key = PublicKey::from_pem(&AlgorithmName::Ed25519, public_pem)?;
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key_id.to_owned(), key);
+        Ok(())
+    }
+
     /// The key of this id.
     #[must_use]
     pub fn find(&self, key_id: &str) -> Option<PublicKey> {

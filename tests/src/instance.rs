@@ -143,6 +143,11 @@ impl Instance {
         self.shared.state().probe_status = status;
     }
 
+    /// The scheme of its URLs: who posts to it without a proxy in between signs for `http`.
+    pub fn set_scheme(&self, scheme: &str) {
+        self.shared.state().scheme = scheme.to_owned();
+    }
+
     /// What it does from now on, until changed. What hangs is let go.
     pub fn behave(&self, behaviour: Behaviour) {
         self.shared.state().behaviours.always(behaviour);

@@ -26,6 +26,7 @@ pub mod load;
 pub mod memory;
 pub mod message;
 pub mod otlp_sink;
+pub mod outbound;
 pub mod pipeline;
 pub mod ports;
 pub mod process;

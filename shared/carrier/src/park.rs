@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fedstream_jetstream::parked::header;
 use fedstream_jetstream::publish::MSG_ID;
 use fedstream_jetstream::{Created, Publisher, Refused, Stored};
-use fedstream_lane::{LaneName, ParkReason, Seq};
+use fedstream_lane::{Answer, LaneName, ParkReason, Seq};
 use fedstream_wire::rfc3339;
 use time::OffsetDateTime;
 
@@ -107,7 +107,8 @@ impl Pause {
 fn told<I>(held: &Held<I>) -> Vec<(&'static str, String)> {
     let attempts = &held.attempts;
     let refusal = held.refusal.as_ref();
-    let status = refusal.map(|answer| answer.status).or(attempts.status);
+    let asked = |answer: &Answer| (answer.status != 0).then_some(answer.status);
+    let status = refusal.map_or(attempts.status, asked);
     let said = match (refusal, &held.item) {
         (Some(answer), _) => answer.body.as_deref().map(str::to_owned),
         (None, Err(why)) => Some(why.clone()),

@@ -17,7 +17,7 @@ use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use fedstream_lane::{LaneName, Seq};
 
-use crate::{Broker, definitions, headers};
+use crate::{Broker, Definition, definitions, headers};
 
 /// The header by which the broker knows a repeated submission.
 pub const MSG_ID: &str = "Nats-Msg-Id";
@@ -133,6 +133,23 @@ impl Publisher {
         timeout: Duration,
     ) -> Result<Stored, Refused> {
         self.publish(&definitions::queue_of::<L>().name, lane.subject(), headers, body, timeout).await
+    }
+
+    /// Stores a message on any subject of one of the streams: an outbound delivery, a backfill job, an announcement.
+    ///
+    /// `headers` must have a `Nats-Msg-Id`.
+    ///
+    /// # Errors
+    /// See [`Refused`]; at once when there is no connection.
+    pub async fn store_in(
+        &self,
+        stream: &Definition,
+        subject: String,
+        headers: Vec<(&'static str, String)>,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Stored, Refused> {
+        self.publish(&stream.name, subject, headers, body, timeout).await
     }
 
     /// Stores the copy of what leaves its lane undelivered, under `msg_id`: `<lane>.<sequence>.<reason>`.

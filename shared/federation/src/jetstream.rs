@@ -1,0 +1,232 @@
+//! Events into NATS JetStream: stored before `publish` returns.
+//!
+//! | event | stored in | under |
+//! |---|---|---|
+//! | `DeliveryRequested` | FED_OUTBOX | `fed.outbox.<remote>.<partition of the actor>` |
+//! | `BackfillRequested` | FED_BACKFILL | `fed.backfill.<remote>.<owner>` |
+//! | `DeliveryFailed` | FED_EVENTS | `fed.event.delivery_failed.<remote>` |
+//!
+//! An error means: not known to be stored, the caller still has it. Publishing it again is harmless, whatever became of the
+//! first one: the id is made of the event ([`message_id`](crate::message_id)), and the broker knows it for ten minutes.
+//!
+//! **A full lane is no error.** It belongs to a remote that has been dead for long, and nothing the caller could do would help.
+//! The delivery is parked (FED_PARKED, reason `remote-full`), `DeliveryFailed` is published, and both are acked before
+//! `publish` returns. Everything else that is full (the stream, the storage) is the caller's to know.
+
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fedstream_jetstream::parked::header as parked;
+use fedstream_jetstream::{
+    Broker, Definition, NatsSettings, Publisher, Refused, StreamNeed, broker, definitions, streams,
+};
+use fedstream_lane::{LaneName, OutboxLane};
+use fedstream_wire::rfc3339;
+use time::OffsetDateTime;
+use tracing::Instrument;
+use url::Url;
+
+use crate::activity::ACTIVITY_BYTES_MAX;
+use crate::lanes::{self, BackfillLane, PARTITIONS, failed_subject, lane_of, remote_of};
+use crate::stored::{self, Message, header};
+use crate::trace::Trace;
+use crate::{EventPublisher, FederationEvent};
+
+/// The word under which a delivery is parked that found its lane full.
+pub const REMOTE_FULL: &str = "remote-full";
+
+/// A healthy broker answers in milliseconds, and the application's own request waits.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What stands around an activity in a message: the event's other fields, and headers (64 KiB at most).
+const AROUND_BYTES: u64 = 80 * 1024;
+
+/// How a publisher is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Lanes of one remote. **The same in every publisher of this broker, and not to be changed lightly**: with another
+    /// number actors move to other lanes, and overtake what is in their old ones until those are empty.
+    pub partitions: NonZeroU16,
+    /// How long a publish waits for the broker's ack.
+    pub ack_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { partitions: PARTITIONS, ack_timeout: ACK_TIMEOUT }
+    }
+}
+
+/// There is no usable broker.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No connection.
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+    /// A stream is missing, or unsafe.
+    #[error(transparent)]
+    Stream(#[from] streams::Error),
+}
+
+/// Why an event is not known to be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It never will be: its inbox names no instance.
+    #[error(transparent)]
+    Inbox(#[from] lanes::Error),
+    /// It never will be: not a URL.
+    #[error("{0:?} is no URL of an inbox")]
+    InboxUrl(String),
+    /// It never will be: the activity can't be sent.
+    #[error(transparent)]
+    Message(#[from] stored::Error),
+    /// It may be later.
+    #[error("the {kind} for {subject} is not known to be stored: {refused}")]
+    NotStored {
+        /// What it is.
+        kind: &'static str,
+        /// Where it should be.
+        subject: String,
+        /// The broker's reason.
+        refused: Refused,
+    },
+}
+
+/// Publishes events to NATS JetStream. Cheap to clone; all clones share a connection.
+#[derive(Clone)]
+pub struct JetStreamPublisher {
+    publisher: Publisher,
+    options: Options,
+}
+
+impl JetStreamPublisher {
+    /// Connects, and makes or checks the streams that it stores in.
+    ///
+    /// # Errors
+    /// No broker, or one that would lose what it acknowledges.
+    pub async fn connect(settings: NatsSettings, options: Options) -> Result<Self, ConnectError> {
+        let broker = Broker::connect(settings, "federation").await?;
+        Self::new(&broker, options).await
+    }
+
+    /// Over a connection that is there already.
+    ///
+    /// # Errors
+    /// A stream is missing, or unsafe.
+    pub async fn new(broker: &Broker, options: Options) -> Result<Self, ConnectError> {
+        let message_bytes_max = ACTIVITY_BYTES_MAX as u64 + AROUND_BYTES;
+        broker.check_max_payload(message_bytes_max)?;
+        for definition in [definitions::outbox(), definitions::backfill(), definitions::parked(), definitions::events()]
+        {
+            streams::ensure(broker, &StreamNeed { message_bytes_max, ..StreamNeed::plain(definition) }).await?;
+        }
+        Ok(Self { publisher: Publisher::new(broker), options })
+    }
+
+    /// Stores an event, as [`EventPublisher::publish`] does, with an error of its own type.
+    ///
+    /// # Errors
+    /// It is not known to be stored.
+    pub async fn store(&self, event: FederationEvent) -> Result<(), Error> {
+        match &event {
+            FederationEvent::DeliveryRequested { inbox, signing_actor_id, .. } => {
+                let lane = lane_of(inbox, *signing_actor_id, self.options.partitions)?;
+                self.store_delivery(&lane, event).await
+            }
+            FederationEvent::BackfillRequested { owner_user_id, follower_inbox_url } => {
+                let inbox: Url = follower_inbox_url.parse().map_err(|_| Error::InboxUrl(follower_inbox_url.clone()))?;
+                let subject = BackfillLane { remote: remote_of(&inbox)?, owner: *owner_user_id }.subject();
+                self.put("BackfillRequested", definitions::backfill(), subject, &event).await
+            }
+            FederationEvent::DeliveryFailed { inbox, .. } => {
+                let subject = failed_subject(&remote_of(inbox)?);
+                self.put("DeliveryFailed", definitions::events(), subject, &event).await
+            }
+        }
+    }
+
+    async fn store_delivery(&self, lane: &OutboxLane, event: FederationEvent) -> Result<(), Error> {
+        match self.put("DeliveryRequested", definitions::outbox(), lane.subject(), &event).await {
+            Err(Error::NotStored { refused: Refused::LaneFull, .. }) => {}
+            other => return other,
+        }
+        // In this order: what is parked can be had back, an announcement alone could not.
+        self.park(lane, &event).await?;
+        let FederationEvent::DeliveryRequested { inbox, activity, signing_actor_id } = event else {
+            return Ok(()); // nothing else comes here
+        };
+        let error =
+            format!("the lane {lane} is full: the remote has not taken anything for long; the delivery is parked");
+        tracing::warn!(%inbox, %lane, "a delivery was parked: its lane is full");
+        let failed = FederationEvent::DeliveryFailed { inbox, activity, signing_actor_id, error };
+        self.put("DeliveryFailed", definitions::events(), failed_subject(&lane.remote), &failed).await
+    }
+
+    /// A copy in FED_PARKED. Its id is that of the delivery, so that a repeat finds it there.
+    async fn park(&self, lane: &OutboxLane, event: &FederationEvent) -> Result<(), Error> {
+        let now = OffsetDateTime::now_utc();
+        let Message { mut headers, payload } =
+            Message::of(&lane.subject(), event, now, &Trace::of(&tracing::Span::current()))?;
+        let msg_id = headers.remove(0).1;
+        headers.insert(0, (header::MSG_ID, format!("{}.{msg_id}.{REMOTE_FULL}", lane.key())));
+        headers.push((parked::REASON, REMOTE_FULL.to_owned()));
+        headers.push((parked::AT, rfc3339(now)));
+        headers.push((parked::ATTEMPTS, "0".to_owned()));
+        headers.push((parked::MSG_ID, msg_id));
+        let subject = lane.parked_subject();
+        let stored = self
+            .publisher
+            .store_in(definitions::parked(), subject.clone(), headers, payload, self.options.ack_timeout)
+            .await;
+        stored.map(drop).map_err(|refused| Error::NotStored { kind: "copy of a DeliveryRequested", subject, refused })
+    }
+
+    async fn put(
+        &self,
+        kind: &'static str,
+        stream: &Definition,
+        subject: String,
+        event: &FederationEvent,
+    ) -> Result<(), Error> {
+        let template = match event {
+            FederationEvent::DeliveryRequested { .. } => "fed.outbox.{remote}.{partition}",
+            FederationEvent::BackfillRequested { .. } => "fed.backfill.{remote}.{owner}",
+            FederationEvent::DeliveryFailed { .. } => "fed.event.delivery_failed.{remote}",
+        };
+        let span = tracing::info_span!(
+            "publish",
+            otel.name = format!("publish {template}"),
+            otel.kind = "producer",
+            messaging.system = "nats",
+            messaging.operation.name = "publish",
+            messaging.operation.r#type = "send",
+            messaging.destination.name = subject,
+            messaging.destination.template = template,
+            messaging.message.id = tracing::field::Empty,
+            fedstream.seq = tracing::field::Empty,
+            otel.status_code = tracing::field::Empty,
+        );
+        let message = Message::of(&subject, event, OffsetDateTime::now_utc(), &Trace::of(&span))?;
+        span.record("messaging.message.id", message.msg_id());
+        let Message { headers, payload } = message;
+        let storing = self.publisher.store_in(stream, subject.clone(), headers, payload, self.options.ack_timeout);
+        match storing.instrument(span.clone()).await {
+            Ok(stored) => {
+                span.record("fedstream.seq", stored.sequence.0);
+                Ok(())
+            }
+            Err(refused) => {
+                span.record("otel.status_code", "ERROR");
+                Err(Error::NotStored { kind, subject, refused })
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl EventPublisher for JetStreamPublisher {
+    async fn publish(&self, event: FederationEvent) -> anyhow::Result<()> {
+        Ok(self.store(event).await?)
+    }
+}

@@ -1,0 +1,16 @@
+//! This crate from the outside: deliveries to real HTTP servers that verify what they get, and events in a real nats-server.
+//!
+//! In process: `signatures`, `retries`, `addresses`, `backfill`, `shutdown`, and `application`, the other side written by others.
+//! Over the broker: `publisher` and `python`, with `streams` to look. `contract` is `nats/events.schema.json`.
+
+mod addresses;
+mod application;
+mod backfill;
+mod contract;
+mod publisher;
+mod python;
+mod retries;
+mod shutdown;
+mod signatures;
+mod streams;
+mod support;

@@ -1,0 +1,61 @@
+//! Which form of signature goes to whom, verified by a library that shares no code with ours.
+
+use fedstream_tests::behaviour::Behaviour;
+use fedstream_tests::sign::Kind;
+
+use crate::support::{ALICE, BOB, inbox, note, remote, service};
+
+#[tokio::test]
+async fn every_delivery_is_signed_so_that_the_remote_verifies_it() {
+    let (service, remote) = (service().await, remote().await);
+    for number in 0..20 {
+        let actor = if number % 2 == 0 { ALICE } else { BOB };
+        service.deliver_to_inbox(inbox(&remote), note(number), actor).await.expect("delivered");
+    }
+    let seen = remote.seen();
+    assert_eq!(seen.len(), 20);
+    assert!(seen.iter().all(|seen| seen.signature == Ok(Kind::Cavage)), "{:?}", seen[0].signature);
+    let agent = seen[0].message.header("user-agent").expect("a user agent");
+    assert!(agent.starts_with("fedstream/") && agent.ends_with("(+https://our.example)"), "{agent}");
+}
+
+#[tokio::test]
+async fn an_inbox_with_a_query_and_odd_characters_is_signed_as_it_is_asked() {
+    let (service, remote) = (service().await, remote().await);
+    for (number, path) in ["/inbox?a=b&c='%20", "/users/%40bob/inbox", "/a/../inbox", "/ünï"].into_iter().enumerate()
+    {
+        let inbox = format!("http://{}{path}", remote.addr()).parse().expect("a URL");
+        service.deliver_to_inbox(inbox, note(number), ALICE).await.expect(path);
+    }
+}
+
+#[tokio::test]
+async fn a_remote_that_takes_rfc_9421_only_is_asked_twice_once_and_then_remembered() {
+    let (service, remote) = (service().await, remote().await);
+    remote.behave_where(None, Behaviour::rejects(401, "what is this?"), |seen| seen.signature == Ok(Kind::Cavage));
+    for number in 0..5 {
+        service.deliver_to_inbox(inbox(&remote), note(number), ALICE).await.expect("delivered");
+    }
+    let kinds: Vec<_> = remote.seen().into_iter().map(|seen| seen.signature).collect();
+    let mut expected = vec![Ok(Kind::Cavage)];
+    expected.extend(vec![Ok(Kind::Rfc9421); 5]);
+    assert_eq!(kinds, expected);
+}
+
+#[tokio::test]
+async fn an_actor_with_an_ed25519_key_is_tried_with_it_last() {
+    let (service, remote) = (service().await, remote().await);
+    let with_ed25519 = |message: &fedstream_tests::message::Message| {
+        message.header("signature-input").is_some_and(|input| input.contains("alg=\"ed25519\""))
+    };
+    remote.behave_where(None, Behaviour::rejects(403, ""), move |seen| !with_ed25519(&seen.message));
+    service.deliver_to_inbox(inbox(&remote), note(1), BOB).await.expect("delivered");
+    let seen = remote.seen();
+    assert_eq!(seen.len(), 3);
+    assert!(seen.iter().all(|seen| seen.signature.is_ok()));
+    assert!(with_ed25519(&seen[2].message));
+
+    let refused = service.deliver_to_inbox(inbox(&remote), note(2), ALICE).await.expect_err("no such key");
+    assert_eq!(refused.to_string(), "refused: the remote answered 403 to every form of signature");
+    assert_eq!(remote.arrivals(), 5, "both RSA forms");
+}
