@@ -196,7 +196,8 @@ async fn walk(
     let to = lane_of(inbox, lane.owner, direction.settings.partitions);
     let to = to.map_err(|error| Stopped::ForGood(error.to_string()))?;
     tracing::info!(%lane, seq = seq.0, %to, resumed = from.is_some(), "a backfill is on its way");
-    let mut feed = Feed { shared, job, to, key, point: (created.unix_micros(), seq.0), revision: found.revision, room: 0 };
+    let mut feed =
+        Feed { shared, job, to, key, point: (created.unix_micros(), seq.0), revision: found.revision, room: 0 };
     let pace = Pace { pause: direction.settings.backfill_pause };
     match backfill::walk(&*direction.history, lane.owner, from, &pace, &mut feed).await {
         Ok(came_to) => Ok(came_to),

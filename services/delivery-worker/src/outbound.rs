@@ -161,7 +161,10 @@ impl Way for ToRemote {
                 Entry::Turn(turn) => turn,
                 Entry::Closed(left) => {
                     let end = End::Refused { retry_after_ms: Some(millis(left)) };
-                    return Ended::because(end, "the remote does not answer: it is asked again by one request at a time");
+                    return Ended::because(
+                        end,
+                        "the remote does not answer: it is asked again by one request at a time",
+                    );
                 }
             };
             let attempted = direction.attempts.attempt(&item.delivery).await;

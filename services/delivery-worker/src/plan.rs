@@ -3,10 +3,10 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use federation::breaker;
 use fedstream_carrier::Plan;
 use fedstream_jetstream::lane_settings::LaneSettings;
 use fedstream_lane::{Backoff, WindowLimits};
-use federation::breaker;
 use time::OffsetDateTime;
 
 use crate::outbound;

@@ -10,8 +10,8 @@ mod sent;
 
 use std::time::Duration;
 
-use async_nats::jetstream::{Context, message};
 use async_nats::HeaderMap;
+use async_nats::jetstream::{Context, message};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -133,7 +133,11 @@ impl Outbound {
     /// The file can't be changed.
     pub fn set_key(&self, actor: &str, is_there: bool) -> anyhow::Result<()> {
         let path = self.keys.path().join(format!("{actor}.pem"));
-        if is_there { std::fs::write(path, keys::of(actor).private_pem())? } else { std::fs::remove_file(path)? }
+        if is_there {
+            std::fs::write(path, keys::of(actor).private_pem())?
+        } else {
+            std::fs::remove_file(path)?
+        }
         Ok(())
     }
 
@@ -187,6 +191,21 @@ impl Outbound {
     pub async fn depth(&self, stream: &str) -> Option<u64> {
         let jetstream = self.jetstream().await.ok()?;
         Some(jetstream.get_stream(stream).await.ok()?.get_info().await.ok()?.state.messages)
+    }
+
+    /// `kill -9` of the worker; answers how many deliveries a remote has taken that are in FED_OUTBOX still: so many may
+    /// come twice, for a remote remembers nothing.
+    ///
+    /// # Errors
+    /// The remotes don't come to rest, or the broker can't be asked.
+    pub async fn kill_worker(&mut self) -> anyhow::Result<usize> {
+        self.worker.kill9();
+        let at_rest = || self.remotes.iter().all(|remote| remote.in_progress() == 0);
+        becomes_true("the remotes are done with what was under way", PUBLISH_TIME, at_rest).await?;
+        let state = self.jetstream().await?.get_stream("FED_OUTBOX").await?.get_info().await?.state;
+        let taken: usize = self.remotes.iter().map(Instance::accepted).sum();
+        let gone = usize::try_from(state.last_sequence - state.messages)?;
+        Ok(taken.saturating_sub(gone))
     }
 
     /// Waits until a stream is empty.
@@ -285,7 +304,6 @@ fn partition(actor: &str) -> u64 {
     let hash = Sha256::digest(&bytes);
     hash.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte)) % PARTITIONS
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -53,10 +53,13 @@ async fn what_a_remote_refuses_for_good_is_parked_and_told_and_the_lane_goes_on(
     verdict.assert_whole(6);
     assert_eq!((verdict.repeats, remote.accepted()), (0, 4));
     let text = |words: [&str; 3]| -> (String, String, String) { words.map(str::to_owned).into() };
-    assert_eq!(parked(&outbound).await, [
-        text(["rejected", "410", "the remote answered 410: gone"]),
-        text(["rejected", "404", "the remote answered 404"]),
-    ]);
+    assert_eq!(
+        parked(&outbound).await,
+        [
+            text(["rejected", "410", "the remote answered 410: gone"]),
+            text(["rejected", "404", "the remote answered 404"]),
+        ]
+    );
     let told = told(&outbound).await;
     let subject = format!("fed.event.delivery_failed.127_0_0_1=3A{}", remote.addr().port());
     assert!(told.iter().all(|failed| failed.subject == subject), "{subject}");
@@ -74,7 +77,11 @@ async fn what_no_attempt_brought_over_is_given_up_at_the_horizon() {
     outbound.wait_empty("FED_OUTBOX", SOON).await.unwrap();
     let (parked, told) = (parked(&outbound).await, told(&outbound).await);
     assert_eq!(parked.iter().map(|(reason, _, _)| reason.as_str()).collect::<Vec<_>>(), ["expired", "expired"]);
-    assert!(told[0].error.starts_with("given up after ") && told[0].error.contains("no connection"), "{}", told[0].error);
+    assert!(
+        told[0].error.starts_with("given up after ") && told[0].error.contains("no connection"),
+        "{}",
+        told[0].error
+    );
     // What comes later is tried anew.
     outbound.remotes[0].come_up().await.unwrap();
     outbound.publish_many(0, &actor, 2).await.unwrap();
