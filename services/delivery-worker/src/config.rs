@@ -26,7 +26,7 @@ pub static SERVICE: Service = Service {
     variables: &[&VARIABLES, &nats::VARIABLES, &common::variables("127.0.0.1:9093")],
 };
 
-const VARIABLES: [Variable; 30] = [
+const VARIABLES: [Variable; 31] = [
     Variable::new::<PathBuf>(
         "FED_KEYS_DIR",
         "/run/secrets/actors",
@@ -38,6 +38,12 @@ const VARIABLES: [Variable; 30] = [
         "id of a key whose file has no `Key-Id:` line; {actor} is the actor's id",
     )
     .optional(),
+    Variable::new::<Span>(
+        "FED_KEY_WAIT",
+        "1h",
+        "a delivery whose actor has no key is given up after so long: others of its lane wait behind it",
+    )
+    .default("1h"),
     Variable::new::<SenderId>("FED_SENDER_ID", "worker-a", "name of this process in leases and logs, its own; unset: random")
         .optional(),
     Variable::new::<String>("HTTP_USER_AGENT", "our.example/1.0", "User-Agent of deliveries")
@@ -139,6 +145,9 @@ pub struct Config {
     /// Ids of keys that name none.
     #[envconfig(from = "FED_KEY_ID_TEMPLATE")]
     pub key_id_template: Option<String>,
+    /// How long a missing key is waited for.
+    #[envconfig(from = "FED_KEY_WAIT")]
+    pub key_wait: Span,
     /// Name in leases and logs.
     #[envconfig(from = "FED_SENDER_ID")]
     pub sender_id: Option<SenderId>,
@@ -247,6 +256,7 @@ impl Config {
             backoff_min: self.backoff_min.get(),
             backoff_max: self.backoff_max.get(),
             retry_after_max: self.retry_after_max.get(),
+            key_wait: self.key_wait.get(),
             deliveries_max: self.deliveries_max.get(),
             breaker,
             ramp_pause: self.ramp_pause.get(),

@@ -10,10 +10,11 @@
 //! | delivered | delivered |
 //! | refused for good | rejected: parked with the answer, `DeliveryFailed` |
 //! | later | retry, not before Retry-After |
+//! | no key for FED_KEY_WAIT | rejected |
 //! | the breaker is open | refused by the link: no attempt was made, not before the next probe |
 //! | the horizon passed | (the window's own deadline) expired: parked, `DeliveryFailed` |
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use federation::breaker::Report;
@@ -25,8 +26,9 @@ use fedstream_carrier::{Attempt, Copy, Direction, Ended, Item, Loaded, Outcomes,
 use fedstream_jetstream::lane_settings::LaneSettings;
 use fedstream_jetstream::parked::header as parked;
 use fedstream_jetstream::{Created, Refused, StoredMessage};
-use fedstream_lane::{Answer, Batch, End, Epoch, Final, GateId, OutboxLane, ParkReason};
+use fedstream_lane::{Answer, Batch, End, Epoch, Final, GateId, OutboxLane, ParkReason, Seq};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use tracing::Span;
 
 use crate::plan::{self, Settings};
@@ -54,6 +56,7 @@ pub struct Outbound {
 pub struct ToRemote {
     shared: Arc<Shared>,
     lane: OutboxLane,
+    keyless: Arc<Keyless>,
 }
 
 /// One delivery as it is posted.
@@ -83,7 +86,7 @@ impl Direction for Outbound {
 
     fn way(shared: &Arc<Shared>, lane: &OutboxLane, _: Created, _: Epoch, _: &LaneSettings) -> ToRemote {
         shared.registry.update(lane, |view| view.protocol = Some("ActivityPub".to_owned()));
-        ToRemote { shared: Arc::clone(shared), lane: lane.clone() }
+        ToRemote { shared: Arc::clone(shared), lane: lane.clone(), keyless: Arc::default() }
     }
 
     /// The application hears of what was given up. Told again after a crash, it is one event: the broker knows its id.
@@ -147,7 +150,7 @@ impl Way for ToRemote {
         attempts: Vec<Attempt<Outgoing>>,
         outcomes: Outcomes,
     ) -> impl Future<Output = Ended> + Send + use<> {
-        let (shared, lane) = (Arc::clone(&self.shared), self.lane.clone());
+        let (shared, lane, keyless) = (Arc::clone(&self.shared), self.lane.clone(), Arc::clone(&self.keyless));
         async move {
             let Some(Attempt { seq, item, .. }) = attempts.into_iter().next() else {
                 return Ended::done(); // nothing to post: a window with a gate makes no empty batch
@@ -172,6 +175,11 @@ impl Way for ToRemote {
             let (outcome, status, body) = match attempted.verdict {
                 Verdict::Delivered { status } => (Final::Delivered, Some(status), None),
                 Verdict::Refused { status, cause } => (Final::Rejected, status, Some(cause.into())),
+                Verdict::Retry { cause, .. }
+                    if attempted.requests == 0 && keyless.for_how_long(seq) >= direction.settings.key_wait =>
+                {
+                    (Final::Rejected, None, Some(cause.into()))
+                }
                 Verdict::Retry { status, after, cause } => {
                     let retry_after_ms = after.map(millis);
                     return Ended::because(End::Retry { seq, status, alive: false, retry_after_ms }, cause);
@@ -179,6 +187,25 @@ impl Way for ToRemote {
             };
             outcomes.tell(seq, Answer { outcome, status: status.unwrap_or(0), body }).await;
             Ended::done()
+        }
+    }
+}
+
+/// Since when the head of a lane is not sent for want of a key. It would hold up every other actor of its partition; a key
+/// that is mounted late is waited for all the same, and so is a directory that is away for a while.
+#[derive(Debug, Default)]
+struct Keyless(Mutex<Option<(Seq, Instant)>>);
+
+impl Keyless {
+    /// One more attempt that found none.
+    fn for_how_long(&self, seq: Seq) -> Duration {
+        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *since {
+            Some((known, since)) if known == seq => since.elapsed(),
+            _ => {
+                *since = Some((seq, Instant::now()));
+                Duration::ZERO
+            }
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Settings {
     pub backoff_max: Duration,
     /// A Retry-After counts up to here.
     pub retry_after_max: Duration,
+    /// A delivery whose actor has no key is given up after so long: others of its lane wait behind it.
+    pub key_wait: Duration,
     /// Requests at a time, to all remotes together.
     pub deliveries_max: usize,
     /// When a remote counts as down, and how often it is asked then.
@@ -66,6 +68,7 @@ impl Default for Settings {
             backoff_min: seconds(2),
             backoff_max: seconds(15 * 60),
             retry_after_max: seconds(60 * 60),
+            key_wait: seconds(60 * 60), // longer than a deployment that forgot a mount takes to be seen
             deliveries_max: 256,
             breaker: breaker::Limits::default(),
             ramp_pause: Duration::from_millis(500),

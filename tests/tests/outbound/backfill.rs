@@ -26,10 +26,10 @@ async fn a_backfill_that_is_killed_half_way_goes_on_where_it_was() {
     outbound.remotes[0].set_service_time(Duration::from_millis(5));
     outbound.sent.enter(&remote, &actor, Outboxes::history(&actor, length));
     outbound.request_backfill(0, &actor).await.unwrap();
-    outbound.wait_accepted(0, length / 2, SOON * 4).await.unwrap();
+    outbound.wait_accepted(0, length / 2, SOON * 10).await.unwrap();
     let not_purged = outbound.kill_worker().await.unwrap();
     outbound.worker.start().await.unwrap();
-    outbound.wait_empty("FED_BACKFILL", SOON * 4).await.unwrap();
+    outbound.wait_empty("FED_BACKFILL", SOON * 10).await.unwrap();
     outbound.wait_empty("FED_OUTBOX", SOON).await.unwrap();
     let verdict = outbound.verdict();
     verdict.assert_whole(length);

@@ -84,3 +84,16 @@ async fn a_key_that_is_missing_is_waited_for_and_delays_no_other_actor() {
     outbound.wait_empty("FED_OUTBOX", SOON).await.unwrap();
     outbound.verdict().assert_whole(6);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_never_comes_holds_its_lane_up_no_longer_than_it_is_waited_for() {
+    let outbound = Outbound::with(1).env("FED_KEY_WAIT", "1s").start().await.unwrap();
+    let gone = outbound.actor(1).unwrap();
+    outbound.set_key(&gone, false).unwrap();
+    outbound.publish_many(0, &gone, 1).await.unwrap();
+    outbound.wait_empty("FED_OUTBOX", SOON).await.unwrap();
+    let copies = outbound.messages("FED_PARKED").await.unwrap();
+    let said = copies[0].headers.get("Fed-Parked-Answer").map(ToString::to_string).unwrap_or_default();
+    assert!(said.starts_with("there is no signing key of actor"), "{said}");
+    assert_eq!((copies.len(), outbound.depth("FED_EVENTS").await, outbound.remotes[0].arrivals()), (1, Some(1), 0));
+}
