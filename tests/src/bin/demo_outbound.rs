@@ -71,7 +71,7 @@ async fn demo() -> anyhow::Result<bool> {
     println!("  published, {:.1} s", began.elapsed().as_secs_f64());
 
     let not_purged = outbound.kill_worker().await?;
-    println!("  kill -9 of the worker, {:.1} s; taken and not purged: {not_purged}", began.elapsed().as_secs_f64());
+    println!("  kill -9 of the worker, {:.1} s; done and not purged yet: {not_purged}", began.elapsed().as_secs_f64());
     outbound.worker.start().await?;
     let live = ACTORS * EACH;
     let well_have = |outbound: &Outbound| WELL.map(|remote| outbound.remotes[remote].accepted()).sum::<usize>();

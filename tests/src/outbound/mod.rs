@@ -10,13 +10,13 @@ mod sent;
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::{Context, message};
+use async_nats::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::broker::Broker;
+use crate::broker::{self, Broker};
 use crate::directory::Directory;
 use crate::eventually::{becomes_true, eventually};
 use crate::instance::Instance;
@@ -38,6 +38,7 @@ const PUBLISH_TIME: Duration = Duration::from_secs(30);
 /// What to start.
 pub struct Builder {
     remotes: usize,
+    broker: broker::Options,
     env: Vec<(String, String)>,
 }
 
@@ -56,6 +57,13 @@ pub struct Outbound {
 }
 
 impl Builder {
+    /// A broker set up otherwise.
+    #[must_use]
+    pub fn broker(mut self, options: broker::Options) -> Self {
+        self.broker = options;
+        self
+    }
+
     /// A variable of the worker.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -68,7 +76,7 @@ impl Builder {
     /// # Errors
     /// What does not start.
     pub async fn start(self) -> anyhow::Result<Outbound> {
-        let broker = Broker::start().await?;
+        let broker = Broker::start_with(self.broker).await?;
         let keys = TempDir::with_prefix("fedstream-keys-")?;
         let known = Directory::default();
         let mut remotes = Vec::new();
@@ -109,7 +117,7 @@ impl Outbound {
     /// So many remotes, and pauses of milliseconds.
     #[must_use]
     pub fn with(remotes: usize) -> Builder {
-        Builder { remotes, env: Vec::new() }
+        Builder { remotes, broker: broker::Options::default(), env: Vec::new() }
     }
 
     /// A local user of this number, with a key; the id.
@@ -193,7 +201,7 @@ impl Outbound {
         Some(jetstream.get_stream(stream).await.ok()?.get_info().await.ok()?.state.messages)
     }
 
-    /// `kill -9` of the worker; answers how many deliveries a remote has taken that are in FED_OUTBOX still: so many may
+    /// `kill -9` of the worker; answers how many deliveries a remote has taken or refused that are in FED_OUTBOX still: so many may
     /// come twice, for a remote remembers nothing.
     ///
     /// # Errors
@@ -203,9 +211,9 @@ impl Outbound {
         let at_rest = || self.remotes.iter().all(|remote| remote.in_progress() == 0);
         becomes_true("the remotes are done with what was under way", PUBLISH_TIME, at_rest).await?;
         let state = self.jetstream().await?.get_stream("FED_OUTBOX").await?.get_info().await?.state;
-        let taken: usize = self.remotes.iter().map(Instance::accepted).sum();
+        let settled: usize = self.remotes.iter().map(Instance::settled).sum();
         let gone = usize::try_from(state.last_sequence - state.messages)?;
-        Ok(taken.saturating_sub(gone))
+        Ok(settled.saturating_sub(gone))
     }
 
     /// Waits until a stream is empty.
@@ -274,9 +282,10 @@ pub async fn put(jetstream: &Context, inbox: &str, actor: &str, activity: Value)
 async fn store(jetstream: &Context, subject: String, event: &Value) -> anyhow::Result<()> {
     let body = serde_json::to_vec(event)?;
     let mut headers = HeaderMap::new();
-    headers.insert("Nats-Msg-Id", crate::message::sha256_hex(&[subject.as_bytes(), &body].concat()));
+    let id = crate::message::sha256_hex(&[subject.as_bytes(), &body].concat());
+    headers.append("Nats-Msg-Id", id.parse::<HeaderValue>()?);
     let now = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339)?;
-    headers.insert("Fed-Requested-At", now);
+    headers.append("Fed-Requested-At", now.parse::<HeaderValue>()?);
     // Under the same id: a repeat is the same message.
     let stored = eventually(format!("{subject} takes an event"), PUBLISH_TIME, async || {
         let sent = jetstream.publish_with_headers(subject.clone(), headers.clone(), body.clone().into()).await;

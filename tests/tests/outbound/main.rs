@@ -6,6 +6,7 @@ mod kills;
 mod many;
 mod refusals;
 mod retries;
+mod rights;
 
 use std::time::Duration;
 
