@@ -85,14 +85,15 @@ impl Worker {
                 let jobs = Jobs { settings, history, cursors, publisher };
                 // Its own: the page speaks of deliveries, and the same broker is behind both.
                 let readiness = Readiness::new(&READINESS);
-                Some(Carrier::open(broker.clone(), jobs, options, readiness, drain.clone()).await?)
+                let opening = Carrier::open(broker.clone(), jobs, options, readiness, drain.clone());
+                Some(Box::pin(opening).await?) // boxed: several kB, as below
             }
             None => None,
         };
         let remotes = Remotes::new(settings.breaker, settings.deliveries_max, settings.ramp_pause);
         let options = settings.carrier_options();
         let outbound = Outbound { settings, attempts, remotes: Arc::new(remotes), events: publisher };
-        let deliveries = Carrier::open(broker, outbound, options, readiness, drain).await?;
+        let deliveries = Box::pin(Carrier::open(broker, outbound, options, readiness, drain)).await?;
         Ok(Self { deliveries, jobs })
     }
 
@@ -109,7 +110,6 @@ impl Worker {
     }
 
     /// Makes `/lanes`, at any time: the lanes, and the backfill jobs beside them.
-    #[must_use]
     pub fn pages(&self) -> impl Fn() -> serde_json::Value + Clone + Send + Sync + 'static {
         let deliveries = Arc::clone(self.deliveries.shared());
         let jobs = self.jobs.as_ref().map(|jobs| Arc::clone(jobs.shared()));

@@ -14,19 +14,19 @@ const EACH: usize = 25;
 
 /// Three actors, each with a backlog; some of it delivered.
 async fn under_way() -> Outbound {
-    let outbound = Outbound::with(1).start().await.unwrap();
+    let outbound = Outbound::with(1).start().await.expect("all of it");
     outbound.remotes[0].set_service_time(SERVICE_TIME);
     for number in 1..=3 {
-        let actor = outbound.actor(number).unwrap();
-        outbound.publish_many(0, &actor, EACH).await.unwrap();
+        let actor = outbound.actor(number).expect("a key");
+        outbound.publish_many(0, &actor, EACH).await.expect("published");
     }
-    outbound.wait_accepted(0, 10, SOON).await.unwrap();
+    outbound.wait_accepted(0, 10, SOON).await.expect("delivered");
     outbound
 }
 
 /// Ends with everything delivered; answers how many came twice.
 async fn settled(outbound: &Outbound) -> usize {
-    outbound.wait_empty("FED_OUTBOX", SOON).await.unwrap();
+    outbound.wait_empty("FED_OUTBOX", SOON).await.expect("delivered or parked");
     let verdict = outbound.verdict();
     verdict.assert_whole(3 * EACH);
     assert_eq!(outbound.depth("FED_PARKED").await, Some(0));

@@ -25,12 +25,12 @@ async fn told(outbound: &Outbound) -> Vec<Failed> {
             error: text(&event["error"]),
         }
     };
-    outbound.messages("FED_EVENTS").await.unwrap().iter().map(read).collect()
+    outbound.messages("FED_EVENTS").await.expect("FED_EVENTS").iter().map(read).collect()
 }
 
 /// Reason, status and answer of each parked copy.
 async fn parked(outbound: &Outbound) -> Vec<(String, String, String)> {
-    let messages = outbound.messages("FED_PARKED").await.unwrap();
+    let messages = outbound.messages("FED_PARKED").await.expect("FED_PARKED");
     let header = |message: &async_nats::jetstream::message::StreamMessage, name: &str| {
         message.headers.get(name).map(ToString::to_string).unwrap_or_default()
     };
