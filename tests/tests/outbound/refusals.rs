@@ -13,7 +13,7 @@ struct Failed {
     error: String,
 }
 
-/// What applications were told.
+/// What applications were told, by id: copies of what was refused are parked side by side, while the lane goes on.
 async fn told(outbound: &Outbound) -> Vec<Failed> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let read = |message: &async_nats::jetstream::message::StreamMessage| {
@@ -25,10 +25,12 @@ async fn told(outbound: &Outbound) -> Vec<Failed> {
             error: text(&event["error"]),
         }
     };
-    outbound.messages("FED_EVENTS").await.expect("FED_EVENTS").iter().map(read).collect()
+    let mut told: Vec<_> = outbound.messages("FED_EVENTS").await.expect("FED_EVENTS").iter().map(read).collect();
+    told.sort_by(|one, other| one.id.cmp(&other.id));
+    told
 }
 
-/// Reason, status and answer of each parked copy.
+/// Reason, status and answer of each parked copy, sorted.
 async fn parked(outbound: &Outbound) -> Vec<(String, String, String)> {
     let messages = outbound.messages("FED_PARKED").await.expect("FED_PARKED");
     let header = |message: &async_nats::jetstream::message::StreamMessage, name: &str| {
@@ -37,7 +39,9 @@ async fn parked(outbound: &Outbound) -> Vec<(String, String, String)> {
     let read = |message| {
         ["Fed-Parked-Reason", "Fed-Parked-Status", "Fed-Parked-Answer"].map(|name| header(message, name)).into()
     };
-    messages.iter().map(read).collect()
+    let mut parked: Vec<_> = messages.iter().map(read).collect();
+    parked.sort();
+    parked
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,8 +60,8 @@ async fn what_a_remote_refuses_for_good_is_parked_and_told_and_the_lane_goes_on(
     assert_eq!(
         parked(&outbound).await,
         [
-            text(["rejected", "410", "the remote answered 410: gone"]),
             text(["rejected", "404", "the remote answered 404"]),
+            text(["rejected", "410", "the remote answered 410: gone"]),
         ]
     );
     let told = told(&outbound).await;
@@ -138,6 +142,6 @@ async fn what_is_no_delivery_of_its_lane_is_parked_and_holds_nothing_up() {
     let reasons: Vec<_> = parked(&outbound).await.into_iter().map(|(reason, _, why)| (reason, why)).collect();
     assert_eq!(reasons.len(), 2);
     assert!(reasons.iter().all(|(reason, _)| reason == "unreadable"), "{reasons:?}");
-    assert!(reasons[1].1.contains("is not at"), "{reasons:?}");
+    assert!(reasons.iter().any(|(_, why)| why.contains("is not at")), "{reasons:?}");
     assert_eq!(outbound.remotes[1].arrivals(), 0);
 }
