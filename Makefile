@@ -1,6 +1,6 @@
 # The only commands to remember. CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-outbound up test test-all test-faults test-memory test-backfill test-long nats fmt lint deny ci clean
+.PHONY: help build demo demo-outbound up test test-all test-faults test-memory test-backfill test-long bench bench-quick bench-micro nats fmt lint deny ci clean
 
 CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
@@ -32,6 +32,7 @@ up: ## the pipeline alone, in front of a destination of yours (FED_DEST_URL, FED
 test: ## the suite
 	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
 	$(CARGO) build --workspace --bins && \
+	CARGO=$(CARGO) sh tests/application.sh >/dev/null && \
 	CARGO=$(CARGO) sh tests/suite.sh
 
 test-all: test test-faults test-memory test-backfill test-long ## the suite and the long runs
@@ -56,6 +57,19 @@ test-long: ## a million cases of the lane's properties, the larger models, 200,0
 	PROPTEST_CASES=1000000 $(CARGO) test -p fedstream-lane --test properties
 	$(CARGO) test -p fedstream-lane --test model -- --ignored --nocapture --test-threads 1
 	FED_SEEDS=200000 $(CARGO) test -p fedstream-lane --test pair -- --nocapture
+
+bench: ## what fedstream reaches against its limits, some twenty minutes: tables and pictures in docs/performance/ (BENCH="--only front")
+	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
+	$(CARGO) build --release --workspace --bins && \
+	target/release/fedstream-bench $(BENCH)
+
+bench-quick: ## the same in under three minutes, into target/bench/: one repetition, fewer cells
+	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
+	$(CARGO) build --release --workspace --bins && \
+	target/release/fedstream-bench --quick --out target/bench $(BENCH)
+
+bench-micro: ## what is pure and hot: formats, signatures, the lane machine
+	$(CARGO) bench -p fedstream-wire -p fedstream-lane -p fedstream-service --bench formats --bench machine --bench signature
 
 fmt: ## format
 	$(CARGO) fmt --all

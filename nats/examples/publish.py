@@ -19,12 +19,18 @@ PARTITIONS = 4  # the same in every publisher of one broker
 
 
 def remote_of(inbox: str) -> str:
-    """Host in lower case and IDNA form, and its port where it is not the scheme's own."""
+    """Host in lower case, and its port where that is neither 80 nor 443.
+
+    A name in other letters is to be given in its ASCII form (`xn--..`): Python's own conversion is that of IDNA 2003, URLs have
+    that of UTS 46, and a lane must not depend on which. An IPv6 address stands as it is written: its shortest form, please.
+    """
     url = urlsplit(inbox)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError(f"{inbox!r} is no URL of an inbox")
     host = url.hostname.rstrip(".")
-    host = f"[{host}]" if ":" in host else host.encode("idna").decode().lower()
+    if not host.isascii() or "%" in host:
+        raise ValueError(f"the host of {inbox!r} is not in its ASCII form (xn--..)")
+    host = f"[{host}]" if ":" in host else host
     return host if url.port in (None, 80, 443) else f"{host}:{url.port}"
 
 
@@ -41,7 +47,11 @@ def partition(actor: uuid.UUID) -> int:
 
 
 def message_id(subject: str, kind: str, inbox: str, actor: uuid.UUID, activity: dict) -> str:
-    """The same for the same delivery, another for another: any such id will do. This one is what fedstream's own makes."""
+    """The same for the same delivery, another for another: any such id will do. This one is what fedstream's own makes, where
+    the inbox is written as URLs are written out and no number of the activity has an exponent.
+
+    To send a delivery once more that was given up, add `.again.1` (2, 3, ..): under the same id it is a repeat, and dropped.
+    """
     canonical = json.dumps(activity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     hashed = hashlib.sha256()
     for part in (subject, kind, inbox, str(actor), canonical):
@@ -56,7 +66,8 @@ async def publish(server: str, inbox: str, actor: uuid.UUID, activity: dict) -> 
     msg_id = message_id(subject, event["type"], inbox, actor, activity)
     connection = await nats.connect(server, allow_reconnect=False, connect_timeout=5)
     try:
-        # Only with the ack is it stored; a refusal is an exception (a full lane: err_code 10077).
+        # Only with the ack is it stored; a refusal is an exception. A full lane is err_code 10077 with "per subject" in its
+        # description; the same code without it is a full stream.
         ack = await connection.jetstream().publish(
             subject,
             json.dumps(event, ensure_ascii=False).encode(),

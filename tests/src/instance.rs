@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::behaviour::{Behaviour, Behaviours};
+use crate::coding::Coding;
 use crate::directory::Directory;
 use crate::door::Door;
 use crate::eventually::{TimedOut, becomes_true};
@@ -133,6 +134,11 @@ impl Instance {
         self.shared.state().service_time = time;
     }
 
+    /// The scheme of its URLs: who posts to it without a proxy in between signs for `http`.
+    pub fn set_scheme(&self, scheme: &str) {
+        self.shared.state().scheme = scheme.to_owned();
+    }
+
     /// The time by which it judges signatures; `None` is now.
     pub fn set_clock(&self, clock: Option<SystemTime>) {
         self.shared.state().clock = clock;
@@ -141,11 +147,6 @@ impl Instance {
     /// What it answers to a GET, of any page: 200 until told otherwise.
     pub fn set_probe_status(&self, status: u16) {
         self.shared.state().probe_status = status;
-    }
-
-    /// The scheme of its URLs: who posts to it without a proxy in between signs for `http`.
-    pub fn set_scheme(&self, scheme: &str) {
-        self.shared.state().scheme = scheme.to_owned();
     }
 
     /// What it does from now on, until changed. What hangs is let go.
@@ -289,9 +290,10 @@ async fn serve(stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
         if message.method == "GET" {
             // A probe, of a page that is no activity's business: whatever is done to activities, the page is there.
             let status = shared.state().probe_status;
-            answer(&mut writer, status, None, "{}").await?;
+            answer(&mut writer, status, None, "{}", None).await?;
             continue;
         }
+        let coding = message.header("accept-encoding").and_then(|takes| Coding::of(&takes));
         // Before it is decided what it does: a release after that is heard.
         let mut released = shared.released.subscribe();
         let visit = Visit::begin(shared.clone(), message);
@@ -301,7 +303,7 @@ async fn serve(stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
         match behaviour {
             Behaviour::Answer { status, retry_after, body } => {
                 visit.end(Some(status), true);
-                answer(&mut writer, status, retry_after, &body).await?;
+                answer(&mut writer, status, retry_after, &body, coding).await?;
             }
             Behaviour::LoseAnswer { status } => {
                 visit.end(Some(status), false);
@@ -331,8 +333,24 @@ fn message_of(head: Head, body: bytes::Bytes) -> Option<Message> {
     Some(Message { method, target, headers: head.headers, body })
 }
 
-async fn answer(writer: &mut OwnedWriteHalf, status: u16, retry_after: Option<u64>, body: &str) -> std::io::Result<()> {
+/// As Lemmy does since 0.18.1: what the sender takes compressed is, and then it has no length.
+async fn answer(
+    writer: &mut OwnedWriteHalf,
+    status: u16,
+    retry_after: Option<u64>,
+    body: &str,
+    coding: Option<Coding>,
+) -> std::io::Result<()> {
     let retry_after = retry_after.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
+    if let (Some(coding), false) = (coding, body.is_empty()) {
+        let small = coding.compress(body.as_bytes())?;
+        let head = format!("content-encoding: {}\r\ntransfer-encoding: chunked", coding.name());
+        let mut bytes =
+            format!("HTTP/1.1 {status} As told\r\n{head}\r\n{retry_after}\r\n{:x}\r\n", small.len()).into_bytes();
+        bytes.extend_from_slice(&small);
+        bytes.extend_from_slice(b"\r\n0\r\n\r\n");
+        return writer.write_all(&bytes).await;
+    }
     let length = if status == 204 { String::new() } else { format!("content-length: {}\r\n", body.len()) };
     writer.write_all(format!("HTTP/1.1 {status} As told\r\n{length}{retry_after}\r\n{body}").as_bytes()).await
 }

@@ -208,6 +208,8 @@ impl Builder {
             env.push(("OTEL_EXPORTER_OTLP_ENDPOINT", traces.endpoint()));
             // Batches of spans leave after 5 s by default: a test would wait for them.
             env.push(("OTEL_BSP_SCHEDULE_DELAY", "100".into()));
+            // The endpoint takes traces only; metrics are on `/metrics`.
+            env.push(("OTEL_METRICS_EXPORTER", "none".into()));
         }
         if which != Which::BatchReceiver {
             env.push(("NATS_URL", pipeline.broker.url()));

@@ -39,7 +39,7 @@ pub static SERVICE: Service = Service {
     variables: &[&VARIABLES, &client_addr::VARIABLES, &common::variables("127.0.0.1:9092")],
 };
 
-static VARIABLES: [Variable; 25] = [
+static VARIABLES: [Variable; 26] = [
     Variable::new::<SocketAddr>("FED_LISTEN", "127.0.0.1:8081", "address for batches").default("127.0.0.1:8081"),
     Variable::new::<UrlPath>("FED_BATCH_PATH", "/batch", "path for batches").default("/batch"),
     Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "what senders put behind \"Authorization: Bearer\"")
@@ -85,6 +85,12 @@ static VARIABLES: [Variable; 25] = [
         "path that is asked for after a 500 or 501: a 200 says that the activity is at fault, not the instance; off: never asked",
     )
     .default("/nodeinfo/2.1"),
+    Variable::new::<Switch>(
+        "FED_PASS_TRACEPARENT",
+        "yes",
+        "yes: the instance gets the traceparent of its delivery, unless the sender signed one of its own",
+    )
+    .default("no"),
     Variable::new::<Count>("FED_BATCH_ITEMS_MAX", "1000", "activities in a batch").default("1000"),
     Variable::new::<Bytes>("FED_BATCH_BODY_MAX", "64MiB", "bytes of a batch, inflated").default("64MiB"),
     Variable::new::<Bytes>(
@@ -166,6 +172,9 @@ pub struct Config {
     /// Path that is asked for after a fault of the instance.
     #[envconfig(from = "FED_DESTINATION_PROBE")]
     pub destination_probe: ProbePath,
+    /// The instance gets the traceparent of its delivery.
+    #[envconfig(from = "FED_PASS_TRACEPARENT")]
+    pub pass_traceparent: Switch,
     /// Activities in a batch.
     #[envconfig(from = "FED_BATCH_ITEMS_MAX")]
     pub batch_items_max: Count,

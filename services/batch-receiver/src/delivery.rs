@@ -6,19 +6,22 @@
 
 use std::sync::Arc;
 
-use fedstream_lane::{Epoch, Final, GateId, Lane, Profile};
+use fedstream_lane::{Epoch, GateId, Lane, Profile};
 use fedstream_service::context;
+use fedstream_service::metrics::KeyValue;
 use http::uri::Authority;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, field};
+use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use crate::delivery_span;
 use crate::feeders::Feeding;
 use crate::lane_gate::AtInstance;
 use crate::parcel::Parcel;
 use crate::replay::Replay;
 use crate::room::Place;
+use crate::series;
 use crate::verdict::Verdict;
 use crate::witness::Witness;
 
@@ -33,6 +36,8 @@ pub struct Deliveries {
     pub address: Authority,
     /// The batch's lane.
     pub lane: Lane,
+    /// The lane's label in metrics.
+    pub series: KeyValue,
     /// Its owner's epoch.
     pub epoch: Epoch,
     /// The life of the gate that it is for.
@@ -67,13 +72,15 @@ impl Deliveries {
         let span = self.span(&parcel);
         let this = self.clone();
         let task = async move {
+            let this = this; // all of it, or the task would leave the batch's place behind
             let (lane, seq, epoch, gate, msg_id) = (&this.lane, parcel.seq, this.epoch.0, this.gate, &parcel.msg_id);
             tracing::debug!(%lane, seq = seq.0, epoch, %gate, %msg_id, "delivery begun");
             let began = this.witness.as_ref().map(|witness| witness.begins());
             let verdict = this.replay.deliver(&this.address, this.profile, &parcel).await;
+            series::delivered(&this.series, &verdict);
             let (outcome, status) = (verdict.name(), verdict.status());
             tracing::debug!(%lane, seq = seq.0, epoch, %gate, %msg_id, outcome, status, "delivery ended");
-            this.tell(&parcel, &verdict);
+            delivery_span::tell(&parcel, lane, Some(parcel.seq), &verdict);
             // Before the next one begins: what is heard of it counts as later.
             let alive = this.witness.as_ref().zip(began).is_some_and(|(witness, began)| {
                 witness.heard(began, &lane.source, seq, msg_id, &verdict, &this.address)
@@ -86,23 +93,8 @@ impl Deliveries {
 
     /// In the activity's own trace, and linked to the batch that it came in.
     fn span(&self, parcel: &Parcel) -> Span {
-        let span = tracing::info_span!(
-            parent: None,
-            "deliver",
-            otel.name = name(parcel.target.path()),
-            otel.kind = "client",
-            otel.status_code = field::Empty,
-            otel.status_description = field::Empty,
-            http.request.method = "POST",
-            http.response.status_code = field::Empty,
-            server.address = self.address.host(),
-            server.port = self.address.port_u16().map(i64::from),
-            url.path = parcel.target.path(),
-            activitypub.activity.id = parcel.activity_id,
-            fedstream.lane = %self.lane,
-            fedstream.seq = i64::try_from(parcel.seq.0).unwrap_or(i64::MAX),
-            fedstream.outcome = field::Empty,
-        );
+        let url = self.replay.url(&self.address, parcel);
+        let span = delivery_span::begin(&url, &self.address, parcel, &self.lane, Some(parcel.seq));
         let batch = self.batch.context();
         match context::extract(parcel.traceparent.as_deref(), parcel.tracestate.as_deref()) {
             Some(activity) => {
@@ -113,50 +105,6 @@ impl Deliveries {
         }
         span
     }
-
-    fn tell(&self, parcel: &Parcel, verdict: &Verdict) {
-        let span = Span::current();
-        span.record("fedstream.outcome", verdict.name());
-        if let Some(status) = verdict.status() {
-            span.record("http.response.status_code", i64::from(status));
-        }
-        let (lane, seq, activity_id) = (&self.lane, parcel.seq.0, &parcel.activity_id);
-        match verdict {
-            Verdict::Final(answer) => {
-                let Some(body) = &answer.body else { return };
-                span.record("otel.status_code", "ERROR");
-                let (status, body) = (answer.status, beginning(body));
-                tracing::warn!(%lane, seq, activity.id = activity_id, status, answer = %body, "{}", not_taken(answer.outcome));
-            }
-            // The batch tells of it, once: it ends here.
-            Verdict::Retry { cause, .. } => {
-                span.record("otel.status_code", "ERROR");
-                span.record("otel.status_description", cause);
-            }
-        }
-    }
-}
-
-/// The span's name: of few kinds, so that traces can be grouped by it. Whose inbox it is, is in `url.path`.
-pub fn name(path: &str) -> String {
-    match path.rsplit_once('/') {
-        Some(("", _)) | None => format!("POST {path}"),
-        Some((_, last)) => format!("POST */{last}"),
-    }
-}
-
-/// Why a copy of it will be parked.
-pub fn not_taken(outcome: Final) -> &'static str {
-    match outcome {
-        Final::Expired => "the instance no longer takes the signature",
-        Final::Unprocessed => "the instance gave up in the middle of the activity",
-        Final::Rejected | Final::Delivered | Final::Duplicate => "rejected by the instance",
-    }
-}
-
-/// Enough of an answer for a log line; the whole goes to the sender, which parks it.
-pub fn beginning(body: &str) -> String {
-    body.chars().take(200).collect()
 }
 
 #[cfg(test)]
@@ -202,6 +150,7 @@ mod tests {
             tasks: TaskTracker::new(),
             address: address.parse().expect("an address"),
             lane: Lane { destination: "b.example".parse().expect("name"), source: "a.example".parse().expect("name") },
+            series: KeyValue::new("lane", "b.example/a.example"),
             epoch: Epoch(1),
             gate: GateId(1),
             profile: Profile::Generic,
@@ -244,7 +193,7 @@ mod tests {
                 let parcel = parcel(traceparent);
                 let span = deliveries.span(&parcel);
                 let _entered = span.enter();
-                deliveries.tell(&parcel, &Verdict::unanswered("no connection"));
+                delivery_span::tell(&parcel, &deliveries.lane, Some(parcel.seq), &Verdict::unanswered("no connection"));
             }
         });
         let spans = exporter.get_finished_spans().expect("spans");
@@ -260,6 +209,8 @@ mod tests {
             ("fedstream.lane", "b.example/a.example"),
             ("fedstream.seq", "7"),
             ("fedstream.outcome", "retry"),
+            ("error.type", "no_answer"),
+            ("url.full", "http://lemmy:8536/inbox?…"),
             ("server.address", "lemmy"),
             ("server.port", "8536"),
         ] {
@@ -271,11 +222,5 @@ mod tests {
             batch.span_context.span_id(),
             "an activity without a trace is in its batch's"
         );
-    }
-
-    #[test]
-    fn spans_are_named_by_the_kind_of_inbox() {
-        assert_eq!(name("/inbox"), "POST /inbox");
-        assert_eq!(name("/users/%40bob/inbox"), "POST */inbox");
     }
 }

@@ -32,12 +32,14 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use fedstream_lane::{Head, Profile, Refusal};
 use fedstream_service::client_addr::ClientRules;
-use fedstream_service::context;
 use fedstream_service::http_server::Peer;
 use fedstream_service::problem::Problem;
 use fedstream_service::refused;
+use fedstream_service::spans::KeyValue;
+use fedstream_service::{attributes, context, metrics, spans};
 use fedstream_wire::encoding::{self, Encoding};
 use fedstream_wire::protocol::{ACCEPT_POST, ACCEPT_POST_HEADER, Protocol};
+use fedstream_wire::v1::{OWNER_HEADER, Owner};
 use fedstream_wire::v2::{self, ANSWER_CONTENT_TYPE, Batch, GATE_HEADER, Line, RefusalKind};
 use futures::StreamExt;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
@@ -54,11 +56,12 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::credential::Credential;
 use crate::delivery::Deliveries;
-use crate::feeders::{Feeders, QUIET};
+use crate::feeders::{self, Feeders, QUIET};
 use crate::gates::{self, Gates};
 use crate::replay::Replay;
 use crate::room::{Full, Place, Room};
 use crate::rules::{self, Rules};
+use crate::series::{self, Taken};
 use crate::strangers::Strangers;
 use crate::visit::{BatchVisit, COME_BACK, Lines};
 use crate::witness::Witnesses;
@@ -163,6 +166,11 @@ impl Endpoint {
         page
     }
 
+    /// Shows in metrics how much is here.
+    pub fn observe(&self) {
+        series::observe(&self.room);
+    }
+
     /// What is under way, waited for at shutdown.
     #[must_use]
     pub fn tasks(&self) -> &TaskTracker {
@@ -172,6 +180,7 @@ impl Endpoint {
     /// Answers a request for the batch path.
     pub async fn answer(self: Arc<Self>, request: Request) -> Response {
         let span = self.span(&request);
+        let (method, began) = (refused::method_in_spans(request.method()), Instant::now());
         let (parts, mut body) = request.into_parts();
         let sender = self.check_sender(&parts);
         let is_stranger = sender.is_err();
@@ -182,15 +191,18 @@ impl Endpoint {
         let response = match decided {
             Ok(response) => response,
             Err(problem) => {
+                series::refused(problem.kind);
+                if problem.status.is_server_error() {
+                    spans::failed(&span, problem.kind, problem.detail.clone());
+                }
                 span.in_scope(|| self.tell(&problem, is_stranger));
                 let most = if is_stranger { STRANGERS_BYTES_MAX } else { SENDERS_BYTES_MAX };
                 refusal(*problem, &parts.headers, body, most).await
             }
         };
-        span.record("http.response.status_code", i64::from(response.status().as_u16()));
-        if response.status().is_server_error() {
-            span.record("otel.status_code", "ERROR");
-        }
+        let status = response.status().as_u16();
+        spans::set(&span, KeyValue::new(attributes::HTTP_STATUS, i64::from(status)));
+        metrics::http::answered(method, response.status(), began.elapsed());
         self.signed(response)
     }
 
@@ -212,15 +224,17 @@ impl Endpoint {
     fn span(&self, request: &Request) -> Span {
         let span = tracing::info_span!(
             "batch",
-            otel.name = format!("POST {}", request.uri().path()),
+            otel.name = format!("{} {}", refused::method_in_names(request.method()), request.uri().path()),
             otel.kind = "server",
-            otel.status_code = field::Empty,
-            http.request.method = refused::method_in_spans(request.method()),
-            http.response.status_code = field::Empty,
-            url.path = request.uri().path(),
-            messaging.batch.message_count = field::Empty,
-            fedstream.lane = field::Empty,
-            fedstream.epoch = field::Empty,
+            { attributes::HTTP_METHOD } = refused::method_in_spans(request.method()),
+            { attributes::HTTP_ROUTE } = request.uri().path(),
+            { attributes::URL_SCHEME } = "http",
+            { attributes::URL_PATH } = request.uri().path(),
+            { attributes::PEER_ADDRESS } = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string()),
+            { attributes::BATCH_MESSAGE_COUNT } = field::Empty,
+            { attributes::LANE } = field::Empty,
+            { attributes::EPOCH } = field::Empty,
+            { attributes::BATCH_END } = field::Empty,
         );
         if self.credential.allows(request.headers()) {
             let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
@@ -257,10 +271,14 @@ impl Endpoint {
         let sent = self.receive(&request.headers, body, &mut place).await?;
         let (whole, place) = self.inflate(encoding, sent, place).await?;
         if protocol == Protocol::V1 {
-            return self.take_v1(whole, place, span).await;
+            let owner = request.headers.get(OWNER_HEADER).and_then(|owner| Owner::read(owner.to_str().ok()?));
+            return self.take_v1(whole, place, owner, span).await;
         }
         let batch = Batch::decode(&whole, self.limits.items).map_err(malformed)?;
-        self.begin(batch, place, span)
+        let taken = if batch.items.is_empty() { Taken::Empty } else { Taken::Accepted };
+        let response = self.begin(batch, place, span)?;
+        series::taken(taken);
+        Ok(response)
     }
 
     fn check_client(&self, request: &Parts) -> Result<(), Refused> {
@@ -325,10 +343,10 @@ impl Endpoint {
     /// Lets an understood batch in: from here on its sender hears line by line.
     fn begin(&self, batch: Batch, place: Place, span: &Span) -> Result<Response, Refused> {
         let header = batch.header.clone();
-        span.record("fedstream.lane", field::display(&header.lane));
-        span.record("fedstream.epoch", i64::try_from(header.epoch.0).unwrap_or(i64::MAX));
-        span.record("messaging.batch.message_count", i64::try_from(batch.items.len()).unwrap_or(i64::MAX));
-        let allowed = self.rules.check(batch).map_err(not_allowed)?;
+        span.record(attributes::LANE, field::display(&header.lane));
+        span.record(attributes::EPOCH, attributes::number(header.epoch.0));
+        span.record(attributes::BATCH_MESSAGE_COUNT, attributes::number(batch.items.len()));
+        let allowed = self.rules.check(batch).map_err(|error| not_allowed(&error, error.to_string()))?;
         for parcel in &allowed.parcels {
             let activity = context::extract(parcel.traceparent.as_deref(), parcel.tracestate.as_deref());
             context::link(span, activity.as_ref());
@@ -336,10 +354,15 @@ impl Endpoint {
         let head = Head { gate: header.gate, origin: header.origin.clone(), epoch: header.epoch, floor: header.floor };
         let profile = header.profile.unwrap_or(self.profile);
         let admitted = self.gates.admit(&header.lane, &head, profile).map_err(not_admitted)?;
-        if admitted.adopted {
-            tracing::info!(lane = %header.lane, epoch = header.epoch.0, origin = %header.origin, floor = header.floor.0, "a new owner of the lane");
+        let (lane, epoch, origin, floor) = (&header.lane, header.epoch.0, &header.origin, header.floor.0);
+        if admitted.first {
+            tracing::info!(%lane, epoch, %origin, floor, "a new owner of the lane");
+        } else if admitted.adopted {
+            // Of the same site, and in order: a lane that is quiet now and then has one each time.
+            tracing::debug!(%lane, epoch, %origin, floor, "a new owner of the lane");
         }
-        let feeding = self.feeders.enter(&header.lane, Protocol::V2).map_err(v1::not_fed)?;
+        let owner = feeders::Owner { origin: header.origin, epoch: header.epoch };
+        let feeding = self.feeders.enter(&header.lane, Protocol::V2, Some(owner)).map_err(v1::not_fed)?;
         let (sender, receiver) = mpsc::channel(LINES_WAITING_MAX);
         let visit = BatchVisit {
             gate: admitted.gate,
@@ -348,6 +371,7 @@ impl Endpoint {
                 tasks: self.tasks.clone(),
                 address: allowed.address,
                 witness: self.witnesses.of(&header.lane).cloned(),
+                series: series::of_lane(&header.lane),
                 lane: header.lane,
                 epoch: header.epoch,
                 gate: self.gates.id(),
@@ -481,14 +505,14 @@ fn malformed(error: v2::batch::Error) -> Refused {
     problem(status, kind, error.to_string()).into()
 }
 
-fn not_allowed(error: rules::Error) -> Refused {
+fn not_allowed(error: &rules::Error, detail: String) -> Refused {
     let (status, kind) = match error {
         rules::Error::Destination(_) | rules::Error::Host { .. } => (StatusCode::FORBIDDEN, "destination-not-allowed"),
         rules::Error::Path { .. } => (StatusCode::FORBIDDEN, "path-not-allowed"),
         rules::Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
         rules::Error::Unfit { .. } => (StatusCode::BAD_REQUEST, "malformed-batch"),
     };
-    problem(status, kind, error.to_string()).into()
+    problem(status, kind, detail).into()
 }
 
 fn not_admitted(error: gates::Error) -> Refused {

@@ -40,6 +40,8 @@ pub struct Admitted {
     pub gate: Arc<LaneGate>,
     /// Is its owner a new one?
     pub adopted: bool,
+    /// Is it the lane's first in this life?
+    pub first: bool,
 }
 
 impl Gates {
@@ -65,13 +67,14 @@ impl Gates {
         let known = lanes.get(lane).cloned();
         let gate = known.clone().unwrap_or_else(|| Arc::new(LaneGate::new(self.id, self.limits)));
         let adopted = gate.admit(head, profile).map_err(Error::Refused)?;
-        if known.is_none() {
+        let first = known.is_none();
+        if first {
             if lanes.len() >= self.lanes_max {
                 return Err(Error::TooManyLanes(self.lanes_max));
             }
             lanes.insert(lane.clone(), gate.clone());
         }
-        Ok(Admitted { gate, adopted })
+        Ok(Admitted { gate, adopted, first })
     }
 
     /// What is known of each lane, for `/lanes`; `faulty` knows its faulty head.
@@ -131,8 +134,10 @@ mod tests {
             let refusal = admit(&gates, source, &unknowing).expect_err("unknowing");
             assert_eq!(refusal, Error::Refused(Refusal::NewGate(gates.id())));
         }
-        assert!(admit(&gates, "a.example", &head(&gates, 1)).expect("first").adopted);
-        assert!(!admit(&gates, "a.example", &head(&gates, 1)).expect("again").adopted);
+        let tells = |admitted: Result<Admitted, Error>| admitted.map(|admitted| (admitted.adopted, admitted.first));
+        assert_eq!(tells(admit(&gates, "a.example", &head(&gates, 1))), Ok((true, true)));
+        assert_eq!(tells(admit(&gates, "a.example", &head(&gates, 1))), Ok((false, false)));
+        assert_eq!(tells(admit(&gates, "a.example", &head(&gates, 2))), Ok((true, false)));
         assert_eq!(admit(&gates, "c.example", &head(&gates, 1)).expect_err("second lane"), Error::TooManyLanes(1));
         assert_eq!(gates.page(|_| None)["lanes"].as_array().map(Vec::len), Some(1));
     }

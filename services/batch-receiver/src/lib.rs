@@ -19,17 +19,21 @@
 pub mod config;
 
 mod clock;
+mod coding;
 mod credential;
 mod delivery;
+mod delivery_span;
 mod endpoint;
 mod evidence;
 mod feeders;
 mod gates;
 mod lane_gate;
 mod parcel;
+mod passing;
 mod replay;
 mod room;
 mod rules;
+mod series;
 mod strangers;
 mod v1;
 mod verdict;
@@ -85,6 +89,7 @@ pub async fn run(
         Arc::new(Endpoint::new(&config, rules::Rules::new(&config)?, replay::Replay::new(&config)?, shutdown.clone()));
     let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
 
+    endpoint.observe();
     let readiness = Readiness::new(&[LISTENING]);
     let shown = endpoint.clone();
     let admin = Admin::new(readiness.clone()).lanes(move || std::future::ready(shown.lanes_page()));

@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use fedstream_lane::{InstanceName, Profile};
 use fedstream_service::config::Scheme;
 use fedstream_service::config::Span;
+use fedstream_service::context;
 use http::header::{ACCEPT, HOST, RETRY_AFTER, USER_AGENT};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
@@ -29,8 +30,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::coding;
 use crate::config::Config;
 use crate::parcel::Parcel;
+use crate::passing;
+use crate::series;
 use crate::verdict::{self, Verdict};
 
 /// An instance may close an idle connection at 5 s (actix does); one that is closing is not used again.
@@ -60,6 +64,8 @@ pub struct Replay {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     protocol: Scheme,
     timeout: Duration,
+    /// The instance gets the delivery's traceparent.
+    passes_traceparent: bool,
 }
 
 /// What came of a request.
@@ -69,6 +75,8 @@ pub struct Exchanged {
     pub verdict: Verdict,
     /// The answer itself, where there was one; its status is in the verdict.
     pub answer: Option<Received>,
+    /// Why there is none, or not all of it: one of the metric's words.
+    pub failed: Option<&'static str>,
 }
 
 /// An instance's answer.
@@ -81,8 +89,8 @@ pub struct Received {
 }
 
 impl Exchanged {
-    fn unanswered(cause: impl Into<String>) -> Self {
-        Self { verdict: Verdict::unanswered(cause), answer: None }
+    fn unanswered(failed: &'static str, cause: impl Into<String>) -> Self {
+        Self { verdict: Verdict::unanswered(cause), answer: None, failed: Some(failed) }
     }
 }
 
@@ -131,7 +139,13 @@ impl Replay {
             // out to be closed: the instance has seen nothing of it, so that is no repeat.
             .retry_canceled_requests(true)
             .build(https);
-        Ok(Self { client, protocol: config.protocol, timeout: config.delivery_timeout.get() })
+        let passes_traceparent = config.pass_traceparent.is_on();
+        Ok(Self { client, protocol: config.protocol, timeout: config.delivery_timeout.get(), passes_traceparent })
+    }
+
+    /// What is asked for it, for people.
+    pub fn url(&self, address: &Authority, parcel: &Parcel) -> String {
+        format!("{}://{address}{}", self.protocol.as_str(), parcel.target)
     }
 
     /// Takes one activity to the instance, whose refusals are read as `profile` says.
@@ -141,16 +155,27 @@ impl Replay {
 
     /// The same, with the instance's own answer beside what it means.
     pub async fn exchange(&self, address: &Authority, profile: Profile, parcel: &Parcel) -> Exchanged {
+        let began = Instant::now();
+        let exchanged = self.ask(address, profile, parcel).await;
+        series::requested(&exchanged, began.elapsed());
+        exchanged
+    }
+
+    async fn ask(&self, address: &Authority, profile: Profile, parcel: &Parcel) -> Exchanged {
         let request = match self.request(address, parcel) {
             Ok(request) => request,
-            Err(error) => return Exchanged::unanswered(format!("no request can be made: {error}")),
+            Err(error) => return Exchanged::unanswered("no_request", format!("no request can be made: {error}")),
         };
         let deadline = Instant::now() + self.timeout;
         let response = match timeout_at(deadline, self.client.request(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Exchanged::unanswered(cause(&error)),
+            Ok(Err(error)) => {
+                let failed = if error.is_connect() { "connect" } else { "broken_off" };
+                return Exchanged::unanswered(failed, cause(&error));
+            }
             Err(_) => {
-                return Exchanged::unanswered(format!("the instance did not answer within {}", Span(self.timeout)));
+                let cause = format!("the instance did not answer within {}", Span(self.timeout));
+                return Exchanged::unanswered("timeout", cause);
             }
         };
         let (status, retry_after) = (response.status().as_u16(), header(&response, &RETRY_AFTER));
@@ -158,9 +183,12 @@ impl Replay {
         let (head, body) = response.into_parts();
         if let Some(verdict) = verdict::by_head(status, retry_after.as_deref(), now) {
             let body = timeout(UNNEEDED_BODY_TIMEOUT, read(body)).await.ok().and_then(Result::ok);
-            return Exchanged { verdict, answer: Some(Received { headers: head.headers, body }) };
+            return Exchanged { verdict, answer: Some(Received { headers: head.headers, body }), failed: None };
         }
-        let body = within(deadline, read(body)).await;
+        let body = within(deadline, read(body)).await.map(|body| {
+            let readable = coding::read(&head.headers, body, ANSWER_BYTES_MAX);
+            readable.unwrap_or_else(|error| Bytes::from(error.to_string()))
+        });
         let verdict = match &body {
             Some(body) => verdict::by_body(profile, status, retry_after.as_deref(), body, now),
             // A refusal is for good; half a reason is none.
@@ -170,7 +198,8 @@ impl Replay {
                 cause: format!("the instance answered {status}, but its answer broke off"),
             },
         };
-        Exchanged { verdict, answer: Some(Received { headers: head.headers, body }) }
+        let failed = body.is_none().then_some("broken_off");
+        Exchanged { verdict, answer: Some(Received { headers: head.headers, body }), failed }
     }
 
     /// Does the instance answer 200 to a question that is about no activity? Asked as the deliveries are: the same way,
@@ -204,6 +233,9 @@ impl Replay {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri.build()?;
         *request.headers_mut() = parcel.headers.clone();
+        if let (true, Some(trace)) = (self.passes_traceparent, context::current()) {
+            passing::put(request.headers_mut(), trace);
+        }
         Ok(request)
     }
 }

@@ -9,11 +9,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// the limit of a batch may be held beside the counted bytes.
 const INFLATING_MAX: usize = 2;
 
-/// What all batches that are here share.
-#[derive(Debug)]
+/// What all batches that are here share. Clones are the same room.
+#[derive(Clone, Debug)]
 pub struct Room {
     batches: Arc<Semaphore>,
+    batches_most: usize,
     bytes: Arc<Semaphore>,
+    bytes_most: usize,
     inflating: Arc<Semaphore>,
 }
 
@@ -26,12 +28,26 @@ impl Room {
     #[must_use]
     pub fn new(batches: usize, bytes: usize) -> Self {
         // A semaphore of more permits than it can count would panic; nobody has that much memory either.
-        let semaphore = |permits: usize| Semaphore::new(permits.min(Semaphore::MAX_PERMITS));
+        let (batches_most, bytes_most) = (batches.min(Semaphore::MAX_PERMITS), bytes.min(Semaphore::MAX_PERMITS));
         Self {
-            batches: Arc::new(semaphore(batches)),
-            bytes: Arc::new(semaphore(bytes)),
-            inflating: Arc::new(semaphore(INFLATING_MAX)),
+            batches: Arc::new(Semaphore::new(batches_most)),
+            batches_most,
+            bytes: Arc::new(Semaphore::new(bytes_most)),
+            bytes_most,
+            inflating: Arc::new(Semaphore::new(INFLATING_MAX)),
         }
+    }
+
+    /// Batches that are here now.
+    #[must_use]
+    pub fn batches(&self) -> usize {
+        self.batches_most - self.batches.available_permits()
+    }
+
+    /// Bytes that they hold.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes_most - self.bytes.available_permits()
     }
 
     /// A place for one batch, that holds no bytes yet.
@@ -95,7 +111,9 @@ mod tests {
         assert_eq!(second.hold(11), Err(Full));
         assert_eq!(first.hold(50), Ok(()), "a body may turn out to need less");
         assert_eq!(second.hold(50), Ok(()));
+        assert_eq!((room.batches(), room.bytes()), (2, 100));
         drop((first, second));
+        assert_eq!((room.batches(), room.bytes()), (0, 0));
         assert_eq!(room.place().expect("room again").hold(100), Ok(()));
     }
 

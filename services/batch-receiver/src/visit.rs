@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedstream_lane::{Answer, Moment, Seq, Visit};
+use fedstream_service::attributes;
 use fedstream_wire::v2::{Closing, Line};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::clock::Clock;
 use crate::delivery::{Deliveries, Ended};
@@ -132,7 +134,8 @@ impl BatchVisit {
                     let seq = parcel.seq;
                     let delivery = self.deliveries.begin(parcel, at_instance);
                     let ended = self.lines.alive_while(delivery).await?.unwrap_or_else(|error| {
-                        tracing::error!(%seq, %error, "a delivery ended without a verdict");
+                        let lane = &self.deliveries.lane;
+                        tracing::error!(%lane, seq = seq.0, %error, "a delivery ended without a verdict");
                         let verdict = Verdict::unanswered("the delivery failed inside the batch-receiver");
                         Ended { verdict, alive: false }
                     });
@@ -210,6 +213,7 @@ impl Lines {
 
 /// One line a batch that did not end well; a batch that did is no news.
 fn tell(lane: &fedstream_lane::Lane, closing: &Closing) {
+    Span::current().record(attributes::BATCH_END, name(closing));
     match closing {
         Closing::Done => tracing::debug!(%lane, "batch done"),
         Closing::Retry { seq, status, retry_after_s, alive, cause } => {
@@ -220,5 +224,16 @@ fn tell(lane: &fedstream_lane::Lane, closing: &Closing) {
         Closing::StaleEpoch { known } => {
             tracing::warn!(%lane, epoch = known.0, "a batch of an owner that was replaced meanwhile")
         }
+    }
+}
+
+/// The closing's name in spans, the same as batch-sender's.
+fn name(closing: &Closing) -> &'static str {
+    match closing {
+        Closing::Done => "done",
+        Closing::Retry { .. } => "retry",
+        Closing::Gap { .. } => "gap",
+        Closing::Overloaded { .. } => "overloaded",
+        Closing::StaleEpoch { .. } => "stale_epoch",
     }
 }

@@ -3,6 +3,7 @@
 mod support;
 
 use anyhow::Result;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use fedstream_lane::{Answer, Final, Profile, Seq};
 use fedstream_wire::v2::{Batch, Closing, Line};
 use support::{DONE, Instance, Receiver, batch};
@@ -54,6 +55,33 @@ async fn a_lemmys_refusals_are_read_by_their_bodies() -> Result<()> {
     let lane = receiver.lane(|_| true).await?;
     assert_eq!((&lane["profile"], &lane["last_outcome"]["outcome"]), (&"lemmy".into(), &"retry".into()));
     assert!(instance.is_idle() && instance.is_unprobed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reason_is_read_in_every_coding_and_one_that_cannot_be_is_named() -> Result<()> {
+    // KNOWN, as node's zlib compresses it.
+    const BR: &str = "Gx8AAIzUYs0Z7pQie33FotOBSDJJJ4qyylttBFwD";
+    let zlib = {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, KNOWN.as_bytes())?;
+        encoder.finish()?
+    };
+    let mut instance = Instance::start().await?;
+    let receiver = Receiver::start(instance.address, &[("FED_PROFILE", "lemmy")]).await?;
+    let gate = receiver.gate().await?;
+    let mut reply = receiver.post(&batch(Some(gate), 1, 0, &[1, 2, 3])).await?;
+    for (coding, body) in [("br", BASE64_STANDARD.decode(BR)?), ("deflate", zlib), ("exotic", b"?".to_vec())] {
+        instance.asked().await?.answer_with(400, &[("content-encoding", coding)], body);
+    }
+    let unread = "(the answer is compressed as \"exotic\", which is not read here)";
+    let expected = [
+        refused(1, Final::Duplicate, 400, KNOWN),
+        refused(2, Final::Duplicate, 400, KNOWN),
+        refused(3, Final::Rejected, 400, unread),
+        DONE,
+    ];
+    assert_eq!(reply.lines().await?, expected);
     Ok(())
 }
 

@@ -9,7 +9,9 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use fedstream_lane::Origin;
 use fedstream_wire::encoding::Encoding;
+use fedstream_wire::v1::OWNER_HEADER;
 use fedstream_wire::v2::{self, Batch};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -291,6 +293,43 @@ async fn a_lane_that_one_format_feeds_is_closed_to_the_other() -> Result<()> {
     assert!(reply.problem().await?["detail"].as_str().context("a detail")?.contains("is fed by v1 batches"));
     held.answer(202);
     assert_eq!(soon("the end", posted).await???, Then::Acks(vec![202]));
+    assert!(instance.is_idle());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sender_of_ours_that_changes_its_format_does_not_wait_for_the_lane_to_be_quiet() -> Result<()> {
+    let (mut instance, receiver, sender) = start(&[]).await?;
+    let v2 = batch(Some(receiver.gate().await?), 8, 0, &[2]);
+    let owner = |epoch| {
+        let Origin { site, created_us } = &v2.header.origin;
+        format!("{} {site} {created_us} {epoch}", v2.header.lane.subject())
+    };
+    let v1 = |owner: String| -> Result<_> {
+        let mut request = sender.request(&items(&[1]));
+        request.headers_mut().insert(OWNER_HEADER, owner.parse()?);
+        let sending = sender.clone();
+        Ok(tokio::spawn(async move { sending.send(request).await }))
+    };
+    let posted = v1(owner(7))?;
+    let held = instance.asked().await?;
+    assert_eq!(receiver.post(&v2).await?.status, StatusCode::CONFLICT, "its v1 batch is not over");
+    held.answer(202);
+    assert_eq!(soon("the end", posted).await???.status(), 200);
+    let mut reply = receiver.post(&v2).await?;
+    instance.takes(2).await?;
+    assert_eq!(reply.lines().await?, [delivered(2), DONE]);
+    for late in [owner(7), owner(8), owner(9).replace("b_example", "c_example"), "?".to_owned()] {
+        let refused = soon("the refusal", v1(late.clone())?).await???;
+        assert_eq!(refused.status(), StatusCode::CONFLICT, "{late}");
+    }
+    let posted = v1(owner(9))?;
+    instance.takes(1).await?;
+    assert_eq!(soon("the end", posted).await???.status(), 200);
+    let late = soon("the refusal", v1(owner(8))?).await???;
+    assert_eq!(late.status(), StatusCode::CONFLICT, "a later owner feeds it");
+    let problem: Value = serde_json::from_slice(&late.into_body().collect().await?.to_bytes())?;
+    assert_eq!((&problem["type"], &problem["epoch"]), (&json!("urn:fedstream:problem:stale-epoch"), &json!(9)));
     assert!(instance.is_idle());
     Ok(())
 }

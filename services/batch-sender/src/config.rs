@@ -10,7 +10,9 @@ use fedstream_lane::{Backoff, Origin, WindowLimits};
 use fedstream_service::Service;
 use fedstream_service::config::common::{self, CommonConfig};
 use fedstream_service::config::nats::{self, NatsConfig};
-use fedstream_service::config::{Bytes, Check, ConfigError, Count, NotA, Scheme, Secret, Span, UrlPath, Variable};
+use fedstream_service::config::{
+    Bytes, Check, ConfigError, Count, NotA, Scheme, Secret, SenderId, Span, UrlPath, Variable,
+};
 use fedstream_wire::encoding::Encoding;
 use fedstream_wire::protocol::Protocol;
 use fedstream_wire::v1;
@@ -59,14 +61,20 @@ const VARIABLES: [Variable; 32] = [
     Variable::new::<Count>("HTTP_BATCH_SIZE", "100", "most activities in a batch").default("100"),
     Variable::new::<Bytes>("FED_BATCH_BYTES", "1MiB", "most bytes of activities in a batch; a larger one goes alone")
         .default("1MiB"),
-    Variable::new::<Span>("FED_BATCH_LINGER", "20ms", "how long a batch waits for more while another one is in flight")
+    Variable::new::<Span>("FED_BATCH_LINGER", "20ms", "how long after the one before it a batch goes that isn't full")
         .default("20ms"),
     Variable::new::<Span>("HTTP_BATCH_MAX_WAIT", "1s", "upper bound of the linger; an idle lane posts at once").optional(),
-    Variable::new::<Count>("FED_WINDOW_BATCHES", "4", "batches of a lane in flight").default("4"),
-    Variable::new::<Count>("FED_WINDOW_ITEMS", "400", "activities of a lane in flight").default("400"),
+    Variable::new::<Count>("FED_WINDOW_BATCHES", "16", "batches of a lane in flight").default("16"),
+    Variable::new::<Count>("FED_WINDOW_ITEMS", "1000", "activities of a lane in flight").default("1000"),
     Variable::new::<Bytes>("FED_WINDOW_BYTES", "4MiB", "bytes of a lane in flight; a larger activity goes alone")
         .default("4MiB"),
-    Variable::new::<Bytes>("FED_HELD_BYTES", "512MiB", "bytes that all lanes hold in memory together").default("512MiB"),
+    Variable::new::<Bytes>(
+        "FED_HELD_BYTES",
+        "512MiB",
+        "bytes that all lanes hold in memory together; beyond it a lane reads only when it holds nothing. For a v1 receiver they \
+         count twice: held, and as JSON on their way",
+    )
+    .default("512MiB"),
     Variable::new::<Encoding>("FED_BATCH_COMPRESSION", "zstd", "zstd, gzip or none").default("zstd"),
     Variable::new::<Span>(
         "FED_ANSWER_TIMEOUT",
@@ -359,6 +367,11 @@ impl Check for Config {
                 "the value (not shown) has a character that an HTTP header can't carry",
             ));
         }
+        // It is in spans and on /lanes; the value is not shown here either.
+        if self.receiver_domain.contains('@') {
+            let reason = "has a user or a password in it; the credential goes into HTTP_BATCH_AUTHORIZATION";
+            return Err(ConfigError::new("BATCH_RECEIVER_DOMAIN", reason));
+        }
         if self.batch_url().parse::<http::Uri>().ok().and_then(|uri| uri.authority().cloned()).is_none() {
             return Err(ConfigError::new("BATCH_RECEIVER_DOMAIN", "is not a host, for example batch.aussie.zone"));
         }
@@ -414,20 +427,6 @@ impl std::str::FromStr for SiteName {
     }
 }
 
-/// The name of a batch-sender: letters, digits, `-` and `_`, at most 64. A part of a key in the bucket of leases.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SenderId(pub String);
-
-impl std::str::FromStr for SenderId {
-    type Err = NotA;
-
-    fn from_str(text: &str) -> Result<Self, NotA> {
-        let ok = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        let fits = (1..=64).contains(&text.len()) && text.bytes().all(ok);
-        if fits { Ok(Self(text.to_owned())) } else { Err(NotA("a name of letters, digits, - and _, at most 64")) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -445,13 +444,19 @@ mod tests {
         let config = load(&[]).unwrap();
         assert_eq!(config.batch_url(), "https://far.example:8443/batch");
         let limits = config.window_limits();
-        assert_eq!((limits.batch_items, limits.items, limits.linger_ms), (100, 500, 20));
+        assert_eq!((limits.batch_items, limits.items, limits.linger_ms), (100, 1100, 20));
     }
 
     #[test]
     fn the_existing_batchers_longest_wait_bounds_the_linger() {
         assert_eq!(load(&[("HTTP_BATCH_MAX_WAIT", "5ms")]).unwrap().window_limits().linger_ms, 5);
         assert_eq!(load(&[("HTTP_BATCH_MAX_WAIT", "10")]).unwrap().window_limits().linger_ms, 20);
+    }
+
+    #[test]
+    fn a_credential_in_the_receivers_domain_is_refused_and_not_repeated() {
+        let error = load(&[("BATCH_RECEIVER_DOMAIN", "me:s3cret@far.example")]).unwrap_err().to_string();
+        assert!(error.contains("HTTP_BATCH_AUTHORIZATION") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]

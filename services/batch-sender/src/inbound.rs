@@ -5,14 +5,14 @@ use std::sync::Arc;
 use fedstream_carrier::{Attempt, Direction, Ended, Loaded, Outcomes, Ownership, Plan, Way};
 use fedstream_jetstream::{Created, LaneSettings, StoredMessage};
 use fedstream_lane::{Batch, End, Epoch, GateId, Lane};
-use fedstream_service::context;
 use fedstream_service::shutdown::CancellationToken;
+use fedstream_service::{attributes, context};
 use fedstream_wire::protocol::Protocol;
 use fedstream_wire::stored::header;
 use fedstream_wire::v2;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::Span;
+use tracing::{Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::config::Config;
@@ -20,7 +20,7 @@ use crate::gates::KnownGates;
 use crate::link::{Link, V1_GATE, v1_bytes_of};
 use crate::moving;
 use crate::outgoing::{self, Outgoing};
-use crate::plan::{batch_url, plan};
+use crate::plan::{batch_url, memory, plan};
 
 /// What all lanes of a batch-sender share.
 pub type Shared = fedstream_carrier::Shared<Inbound>;
@@ -115,25 +115,32 @@ impl Way for ToReceiver {
         Ok(Loaded { item, bytes, received_at, deadline })
     }
 
+    fn memory(&self, bytes: usize) -> usize {
+        memory(bytes, self.link.protocol())
+    }
+
     /// Attempts and batch are linked both ways.
     fn span(&self, batch: &Batch, attempts: &[Attempt<Outgoing>]) -> Span {
+        let (host, port) = self.link.server();
         let span = tracing::info_span!(
+            parent: None,
             "POST /batch",
-            otel.name = "POST /batch",
             otel.kind = "client",
-            messaging.system = "nats",
-            messaging.operation.name = "send",
-            messaging.operation.r#type = "send",
-            messaging.batch.message_count = batch.items.len(),
-            url.full = self.link.url(),
-            http.request.method = "POST",
-            fedstream.lane = %self.lane,
-            fedstream.epoch = self.epoch.0,
-            fedstream.end = tracing::field::Empty,
+            { attributes::HTTP_METHOD } = "POST",
+            { attributes::URL_FULL } = self.link.url(),
+            { attributes::SERVER_ADDRESS } = host,
+            { attributes::SERVER_PORT } = port,
+            { attributes::BATCH_MESSAGE_COUNT } = attributes::number(batch.items.len()),
+            { attributes::LANE } = %self.lane,
+            { attributes::EPOCH } = attributes::number(self.epoch.0),
+            { attributes::BATCH_END } = field::Empty,
         );
-        let batch_context = span.context();
         for attempt in attempts {
             context::link(&span, Some(&attempt.span.context()));
+        }
+        // It begins here, with its links: that an activity in it is kept decides whether it is kept itself.
+        let batch_context = span.context();
+        for attempt in attempts {
             context::link(&attempt.span, Some(&batch_context));
         }
         span
@@ -144,6 +151,7 @@ impl Way for ToReceiver {
         plan: &Plan,
         batch: &Batch,
         attempts: Vec<Attempt<Outgoing>>,
+        called_off: CancellationToken,
         outcomes: Outcomes,
     ) -> impl Future<Output = Ended> + Send + use<> {
         let header = v2::BatchHeader {
@@ -160,7 +168,7 @@ impl Way for ToReceiver {
         let (shared, link) = (Arc::clone(&self.shared), self.link.clone());
         async move {
             let traceparent = context::current().map(|trace| trace.traceparent);
-            let ended = link.post(&wire, traceparent, |seq, answer| outcomes.tell(seq, answer)).await;
+            let ended = link.post(&wire, traceparent, &called_off, |seq, answer| outcomes.tell(seq, answer)).await;
             if let End::NewGate(gate) = ended.end {
                 shared.direction.gates.learn(link.url(), gate);
             }
@@ -184,13 +192,13 @@ impl Way for ToReceiver {
             // Written down before the drain: a crash in between must not forget whose gate is to be closed.
             let (shared, lane, from) = (Arc::clone(&self.shared), lane.clone(), url.to_owned());
             tasks.spawn(async move { moving::note_former(&shared, &lane, &from).await });
-            return Some("it drains, to go to another receiver");
+            return Some("to go to another receiver");
         }
         let from = self.link.protocol();
         if known.is_some_and(|known| known != from) && !self.reformatting && !self.moving {
             tracing::info!(%lane, %epoch, to = url, %from, "the lane drains: its batch-receiver takes another format");
             self.reformatting = true;
-            return Some("it drains, to go on in another batch format");
+            return Some("to go on in another batch format");
         }
         None
     }

@@ -130,7 +130,9 @@ async fn close(
             prev: Seq(0),
             profile: None,
         };
-        let ended = link.post(&v2::Batch { header, items: vec![] }, None, |_, _| std::future::ready(())).await;
+        let ended = link
+            .post(&v2::Batch { header, items: vec![] }, None, &CancellationToken::new(), |_, _| std::future::ready(()))
+            .await;
         match ended.end {
             End::Done | End::StaleEpoch(_) => return Ok(()), // a later owner has closed it for us
             End::NewGate(current) => gate = Some(current),

@@ -57,7 +57,8 @@ mod tests {
     #[test]
     fn a_message_of_somebody_else_cannot_be_read() {
         let (headers, payload) = (Headers::default(), Bytes::from_static(b"x"));
-        let message = StoredMessage { seq: Seq(3), headers, payload, pending: 0 };
+        let stored_at = OffsetDateTime::UNIX_EPOCH;
+        let message = StoredMessage { seq: Seq(3), headers, payload, stored_at, pending: 0 };
         assert_eq!(read(&message).expect_err("nobody's"), "the header Fed-Version is missing");
     }
 }

@@ -27,6 +27,18 @@ pub fn plan(config: &Config, settings: LaneSettings, protocol: Protocol) -> Plan
     Plan::new(settings, limits)
 }
 
+/// What held activities of so many bytes take in memory, for a receiver that takes this format.
+///
+/// What waits for a v1 receiver counts twice, in its size there: as it is held, and as the JSON with base64 in it that it
+/// becomes for as long as its batch is posted, megabytes at a time. A v2 batch is small beside its window.
+#[must_use]
+pub fn memory(bytes: usize, protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::V1 => bytes.saturating_mul(2),
+        Protocol::V2 => bytes,
+    }
+}
+
 fn limits(config: WindowLimits, settings: &LaneSettings) -> WindowLimits {
     let size = |own: Option<u64>, else_: usize| own.map_or(else_, |own| usize::try_from(own).unwrap_or(usize::MAX));
     let count = |own: Option<u32>, else_: usize| size(own.map(u64::from), else_);
@@ -83,7 +95,7 @@ mod tests {
     #[test]
     fn a_lane_without_settings_is_carried_as_the_service_is_configured() {
         let plan = plan_for("{}", Protocol::V2);
-        assert_eq!((plan.limits.batch_items, plan.limits.items), (100, 500));
+        assert_eq!((plan.limits.batch_items, plan.limits.items), (100, 1100));
         assert_eq!(
             (batch_url(&config(), &plan.settings).as_str(), plan.settings.profile),
             ("https://far.example/batch", None)
@@ -112,5 +124,10 @@ mod tests {
         assert_eq!((limits.batch_bytes, limits.in_flight_bytes, limits.bytes), (most, most, 2 * most));
         let own = |json| plan_for(json, Protocol::V1).limits.batch_bytes;
         assert_eq!((own(r#"{"batch_bytes":2000}"#), own(r#"{"batch_bytes":60000000}"#)), (1998, most));
+    }
+
+    #[test]
+    fn what_goes_by_v1_counts_as_it_is_held_and_as_it_is_posted() {
+        assert_eq!((memory(49, Protocol::V1), memory(49, Protocol::V2)), (98, 49));
     }
 }

@@ -11,7 +11,7 @@ use federation::{Attempts, Client, Guard, History, Limits, OutboxCollection, Out
 use fedstream_service::Service;
 use fedstream_service::config::common::{self, CommonConfig};
 use fedstream_service::config::nats::{self, NatsConfig};
-use fedstream_service::config::{Bytes, Check, ConfigError, Count, NotA, Secret, Span, Switch, Variable};
+use fedstream_service::config::{Bytes, Check, ConfigError, Count, NotA, Secret, SenderId, Span, Switch, Variable};
 use http::HeaderValue;
 
 use crate::Ports;
@@ -248,6 +248,8 @@ impl Config {
             failures: self.breaker_failures.0,
             open_min_ms: millis(self.breaker_min.get()),
             open_max_ms: millis(self.breaker_max.get()),
+            busy_max_ms: millis(self.retry_after_max.get()),
+            probe_max_ms: millis(self.attempt() * 2), // whoever made it is gone by then
             ..breaker::Limits::default()
         };
         Settings {
@@ -283,6 +285,7 @@ impl Config {
             guard: if self.private_targets.is_on() { Guard::development() } else { Guard::public() },
             limits: Limits {
                 request: self.delivery_timeout.get(),
+                attempt: self.attempt(),
                 connect: self.connect_timeout.get(),
                 ..Limits::default()
             },
@@ -293,6 +296,11 @@ impl Config {
         let client = Client::new(setup).map_err(|error| ConfigError::new("FED_REMOTE_CA_FILE", error))?;
         let history = self.outbox_url_template.as_ref().map(|template| self.history(template)).transpose()?;
         Ok(Ports { attempts: Attempts::new(client, Arc::new(keys)), history })
+    }
+
+    /// All of an attempt: two requests that hang, whatever the forms of signature and the redirects.
+    fn attempt(&self) -> Duration {
+        self.delivery_timeout.get() * 2
     }
 
     fn history(&self, template: &str) -> Result<Arc<dyn History>, ConfigError> {
@@ -347,20 +355,6 @@ impl Check for Config {
             return Err(ConfigError::new("FED_OUTBOX_AUTHORIZATION", "says nothing without FED_OUTBOX_URL_TEMPLATE"));
         }
         Ok(())
-    }
-}
-
-/// The name of a worker: letters, digits, `-` and `_`, at most 64. A part of a key in the bucket of leases.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SenderId(pub String);
-
-impl std::str::FromStr for SenderId {
-    type Err = NotA;
-
-    fn from_str(text: &str) -> Result<Self, NotA> {
-        let ok = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        let fits = (1..=64).contains(&text.len()) && text.bytes().all(ok);
-        if fits { Ok(Self(text.to_owned())) } else { Err(NotA("a name of letters, digits, - and _, at most 64")) }
     }
 }
 

@@ -25,6 +25,7 @@ use fedstream_carrier::{Attempt, Direction, Ended, Item, Loaded, Outcomes, Plan,
 use fedstream_jetstream::lane_settings::LaneSettings;
 use fedstream_jetstream::{Created, Cursors, StoredMessage, lanes};
 use fedstream_lane::{Answer, Batch, End, Epoch, Final, GateId, LaneName, OutboxLane, Seq};
+use fedstream_service::shutdown::CancellationToken;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -86,6 +87,7 @@ impl Direction for Jobs {
     type Way = Walks;
 
     const KEPT_HEADERS: &'static [&'static str] = KEPT_HEADERS;
+    const IN_METRICS: bool = false; // a job's lane has a user's id in its name
 
     fn way(shared: &Arc<Shared>, lane: &BackfillLane, created: Created, _: Epoch, _: &LaneSettings) -> Walks {
         Walks { shared: Arc::clone(shared), lane: lane.clone(), created }
@@ -128,6 +130,7 @@ impl Way for Walks {
         _: &Plan,
         _: &Batch,
         attempts: Vec<Attempt<Job>>,
+        called_off: CancellationToken,
         outcomes: Outcomes,
     ) -> impl Future<Output = Ended> + Send + use<> {
         let (shared, lane, created) = (Arc::clone(&self.shared), self.lane.clone(), self.created);
@@ -138,6 +141,7 @@ impl Way for Walks {
             let walked = tokio::select! {
                 walked = walk(&shared, &lane, created, seq, &item) => walked,
                 () = shared.drain.cancelled() => return Ended::called_off(), // the next owner goes on from the cursor
+                () = called_off.cancelled() => return Ended::called_off(),
             };
             match walked {
                 Ok(Backfilled { taken, refused, .. }) => {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use delivery_worker::{Config, SERVICE};
 use fedstream_service::cli::{self, Failure};
-use fedstream_service::{config, shutdown, telemetry};
+use fedstream_service::{config, metrics, shutdown, telemetry};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -15,6 +15,7 @@ async fn main() -> ExitCode {
 async fn start() -> Result<(), Failure> {
     let config: Config = config::load(&SERVICE)?; // nothing bound yet; an error names the variable
     let telemetry = telemetry::init(&SERVICE, &config.common.telemetry)?;
+    let metrics = metrics::init(&SERVICE, &config.common.telemetry)?;
     let grace = config.common.shutdown_grace.get();
     let ports = config.ports()?; // keys, certificate authorities: what is missing is said before there is a broker
     let shutdown = shutdown::signal().map_err(Failure::other)?;
@@ -25,5 +26,6 @@ async fn start() -> Result<(), Failure> {
     let admin = cli::bind("FED_ADMIN_LISTEN", config.common.admin_listen).await?;
     let result = delivery_worker::run(config, ports, broker, admin, shutdown).await;
     telemetry.flush(grace); // the last spans leave before we do
+    metrics.flush(grace);
     result.map_err(|error| Failure { code: error.exit_code(), line: error.to_string() })
 }

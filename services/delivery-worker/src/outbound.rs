@@ -17,16 +17,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use federation::breaker::Report;
 use federation::jetstream::Error as PublishError;
 use federation::lanes::remote_of;
 use federation::stored::{StoredDelivery, header};
-use federation::{Attempted, Attempts, Delivery, JetStreamPublisher, Verdict};
+use federation::{Attempts, Delivery, JetStreamPublisher, Verdict};
 use fedstream_carrier::{Attempt, Copy, Direction, Ended, Item, Loaded, Outcomes, Plan, Way};
 use fedstream_jetstream::lane_settings::LaneSettings;
 use fedstream_jetstream::parked::header as parked;
 use fedstream_jetstream::{Created, Refused, StoredMessage};
 use fedstream_lane::{Answer, Batch, End, Epoch, Final, GateId, OutboxLane, ParkReason, Seq};
+use fedstream_service::shutdown::CancellationToken;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tracing::Span;
@@ -148,6 +148,7 @@ impl Way for ToRemote {
         _: &Plan,
         _: &Batch,
         attempts: Vec<Attempt<Outgoing>>,
+        called_off: CancellationToken,
         outcomes: Outcomes,
     ) -> impl Future<Output = Ended> + Send + use<> {
         let (shared, lane, keyless) = (Arc::clone(&self.shared), self.lane.clone(), Arc::clone(&self.keyless));
@@ -159,6 +160,7 @@ impl Way for ToRemote {
             let entry = tokio::select! {
                 entry = direction.remotes.enter(&lane.remote) => entry,
                 () = shared.drain.cancelled() => return Ended::called_off(),
+                () = called_off.cancelled() => return Ended::called_off(),
             };
             let turn = match entry {
                 Entry::Turn(turn) => turn,
@@ -170,8 +172,11 @@ impl Way for ToRemote {
                     );
                 }
             };
-            let attempted = direction.attempts.attempt(&item.delivery).await;
-            turn.heard(heard(&attempted, direction.settings.retry_after_max));
+            let attempted = tokio::select! {
+                attempted = direction.attempts.attempt(&item.delivery) => attempted,
+                () = called_off.cancelled() => return Ended::called_off(), // the lane is not ours any more
+            };
+            turn.heard(attempted.report());
             let (outcome, status, body) = match attempted.verdict {
                 Verdict::Delivered { status } => (Final::Delivered, Some(status), None),
                 Verdict::Refused { status, cause } => (Final::Rejected, status, Some(cause.into())),
@@ -223,16 +228,6 @@ pub(crate) const KEPT_HEADERS: &[&str] = &[
     header::TRACESTATE,
 ];
 
-/// What an attempt says of the remote.
-fn heard(attempted: &Attempted, retry_after_max: Duration) -> Report {
-    match &attempted.verdict {
-        _ if attempted.requests == 0 => Report::NotAsked, // no key, or no place to go to: that is not the remote's fault
-        verdict if verdict.is_alive() => Report::Alive,
-        Verdict::Retry { after: Some(after), .. } => Report::Busy(millis((*after).min(retry_after_max))),
-        _ => Report::Failed,
-    }
-}
-
 /// Why it was given up, for the application.
 fn in_words(reason: ParkReason, attempts: &str, said: Option<&str>) -> String {
     let said = said.unwrap_or("nothing was heard of the remote");
@@ -258,31 +253,6 @@ pub(crate) fn times(requested_at: Option<OffsetDateTime>, horizon: Duration) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn attempted(requests: u32, verdict: Verdict) -> Attempted {
-        Attempted { verdict, form: None, requests, answer: None }
-    }
-
-    fn retry(status: Option<u16>, after: Option<u64>) -> Verdict {
-        Verdict::Retry { status, after: after.map(Duration::from_secs), cause: String::new() }
-    }
-
-    #[test]
-    fn what_an_attempt_says_of_the_remote_is_what_the_remote_did() {
-        let most = Duration::from_secs(60);
-        for (requests, verdict, report) in [
-            (1, Verdict::Delivered { status: 202 }, Report::Alive),
-            (1, Verdict::Refused { status: Some(410), cause: String::new() }, Report::Alive),
-            (0, Verdict::Refused { status: None, cause: "a private address".into() }, Report::NotAsked),
-            (0, retry(None, None), Report::NotAsked),
-            (1, retry(None, None), Report::Failed),
-            (1, retry(Some(503), None), Report::Failed),
-            (1, retry(Some(429), Some(7)), Report::Busy(7_000)),
-            (1, retry(Some(503), Some(3_600)), Report::Busy(60_000)),
-        ] {
-            assert_eq!(heard(&attempted(requests, verdict.clone()), most), report, "{verdict:?}");
-        }
-    }
 
     #[test]
     fn the_horizon_counts_from_the_request_and_leaves_a_minute_at_least() {

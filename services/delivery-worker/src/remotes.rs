@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use federation::breaker::{Admission, Breaker, Limits, Report};
+use federation::breaker::{Admission, Breaker, Limits, Probe, Report};
 use fedstream_lane::{InstanceName, Moment};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
@@ -51,7 +51,7 @@ pub enum Entry<'r> {
 pub struct Turn<'r> {
     remotes: &'r Remotes,
     remote: &'r InstanceName,
-    is_probe: bool,
+    probe: Option<Probe>,
     report: Option<Report>,
     _turn: Option<SemaphorePermit<'r>>,
 }
@@ -85,11 +85,10 @@ impl Remotes {
                         () = self.sleep_until(until) => {}
                     }
                 }
-                Admission::Go => break self.turn(remote, false),
-                Admission::Probe => break self.turn(remote, true),
+                Admission::Go | Admission::Probe(_) => break self.turn(remote, admission.probe()),
             }
         };
-        if !turn.is_probe {
+        if turn.probe.is_none() {
             let slot = self.known().ramps.get_mut(remote).map(|ramp| ramp.slot(self.now()));
             if let Some(slot) = slot {
                 self.sleep_until(slot).await;
@@ -99,18 +98,16 @@ impl Remotes {
         Entry::Turn(turn)
     }
 
-    fn turn<'r>(&'r self, remote: &'r InstanceName, is_probe: bool) -> Turn<'r> {
-        Turn { remotes: self, remote, is_probe, report: None, _turn: None }
+    fn turn<'r>(&'r self, remote: &'r InstanceName, probe: Option<Probe>) -> Turn<'r> {
+        Turn { remotes: self, remote, probe, report: None, _turn: None }
     }
 
-    fn heard(&self, remote: &InstanceName, is_probe: bool, report: Report) {
+    fn heard(&self, remote: &InstanceName, probe: Option<Probe>, report: Report) {
         let now = self.now();
         let mut known = self.known();
-        if report != Report::NotAsked || is_probe {
-            known.breaker.report(now, remote, report, fastrand::u16(..=1000));
-        }
+        known.breaker.report(now, remote, probe, report, fastrand::u16(..=1000));
         match report {
-            Report::Alive if is_probe => {
+            Report::Alive if probe.is_some() => {
                 tracing::info!(%remote, "a remote answers again");
                 if known.ramps.len() >= RAMPS_MAX {
                     known.ramps.clear(); // they are met as any other, once
@@ -130,7 +127,7 @@ impl Remotes {
             Report::NotAsked => {}
         }
         drop(known);
-        if is_probe {
+        if probe.is_some() {
             self.probed.send_modify(|count| *count += 1);
         }
     }
@@ -157,7 +154,7 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.remotes.heard(self.remote, self.is_probe, self.report.unwrap_or(Report::NotAsked));
+        self.remotes.heard(self.remote, self.probe, self.report.unwrap_or(Report::NotAsked));
     }
 }
 
@@ -170,8 +167,14 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { failures: 1, open_min_ms: 1_000, open_max_ms: 1_000, probe_max_ms: 60_000, remotes_max: 10 };
+    const LIMITS: Limits = Limits {
+        failures: 1,
+        open_min_ms: 1_000,
+        open_max_ms: 1_000,
+        busy_max_ms: 1_000,
+        probe_max_ms: 60_000,
+        remotes_max: 10,
+    };
 
     fn remote() -> InstanceName {
         "a.example".parse().expect("a name")
@@ -195,7 +198,7 @@ mod tests {
         assert!(is_closed(&remotes, &a).await);
         tokio::time::advance(Duration::from_secs(2)).await;
         let probe = turn(&remotes, &a).await;
-        assert!(probe.is_probe);
+        assert!(probe.probe.is_some());
         let (other, ()) = tokio::join!(is_closed(&remotes, &a), async { probe.heard(Report::Failed) });
         assert!(other, "the lane that waited for the probe makes none of its own");
     }
@@ -206,7 +209,7 @@ mod tests {
         turn(&remotes, &a).await.heard(Report::Failed);
         tokio::time::advance(Duration::from_secs(2)).await;
         drop(turn(&remotes, &a).await);
-        assert!(turn(&remotes, &a).await.is_probe);
+        assert!(turn(&remotes, &a).await.probe.is_some());
     }
 
     #[tokio::test(start_paused = true)]

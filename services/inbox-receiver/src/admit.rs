@@ -11,9 +11,9 @@ use axum::body::Body;
 use fedstream_jetstream::Broker;
 use fedstream_lane::{InstanceName, Lane};
 use fedstream_service::client_addr::ClientRules;
-use fedstream_service::context;
 use fedstream_service::paths::{self, PathPattern};
 use fedstream_service::signature::Signature;
+use fedstream_service::{attributes, context};
 use fedstream_wire::stored::{StoredActivity, label, message_id};
 use http::request::Parts;
 use http::{HeaderMap, Method};
@@ -100,6 +100,11 @@ impl Admission {
     /// Lanes that there may be.
     pub fn lanes_most(&self) -> usize {
         self.lanes.most()
+    }
+
+    /// The bytes of bodies that are here now.
+    pub fn inflight(&self) -> &InFlight {
+        &self.inflight
     }
 
     /// What is known of the age of lanes.
@@ -284,11 +289,11 @@ fn media_type(headers: &HeaderMap) -> Result<(), Refusal> {
 /// Tells the request's span what it is about.
 fn describe(lane: &Lane, activity_id: &str, kind: Option<&str>) {
     let span = Span::current();
-    span.record("fedstream.lane", tracing::field::display(lane));
-    span.record("activitypub.activity.id", activity_id);
-    span.record("activitypub.remote.host", lane.source.as_str());
+    span.record(attributes::LANE, tracing::field::display(lane));
+    span.record(attributes::ACTIVITY_ID, activity_id);
+    span.record(attributes::REMOTE_HOST, lane.source.as_str());
     if let Some(kind) = kind {
-        span.record("activitypub.activity.type", kind);
+        span.record(attributes::ACTIVITY_TYPE, kind);
     }
 }
 
@@ -298,17 +303,18 @@ fn publish_span(lane: &Lane, stored: &StoredActivity) -> Span {
     tracing::info_span!(
         "publish fed.inbox.{destination}.{source}",
         otel.kind = "producer",
-        messaging.system = "nats",
-        messaging.operation.name = "publish",
-        messaging.operation.type = "send",
-        messaging.destination.name = lane.subject(),
-        messaging.destination.template = "fed.inbox.{destination}.{source}",
-        messaging.message.id = stored.msg_id.as_str(),
-        messaging.message.body.size = stored.body.len(),
-        activitypub.activity.id = stored.activity_id,
-        fedstream.lane = %lane,
-        fedstream.seq = tracing::field::Empty,
-        otel.status_code = tracing::field::Empty,
+        { attributes::MESSAGING_SYSTEM } = attributes::NATS,
+        { attributes::MESSAGING_OPERATION } = "publish",
+        { attributes::MESSAGING_OPERATION_TYPE } = "send",
+        { attributes::MESSAGING_DESTINATION } = lane.subject(),
+        { attributes::MESSAGING_TEMPLATE } = attributes::INBOX_TEMPLATE,
+        { attributes::MESSAGE_ID } = stored.msg_id.as_str(),
+        { attributes::MESSAGE_BODY_SIZE } = attributes::number(stored.body.len()),
+        { attributes::ACTIVITY_ID } = stored.activity_id,
+        { attributes::ACTIVITY_TYPE } = stored.activity_type,
+        { attributes::REMOTE_HOST } = lane.source.as_str(),
+        { attributes::LANE } = %lane,
+        { attributes::SEQ } = tracing::field::Empty,
     )
 }
 

@@ -25,7 +25,7 @@ pub static SERVICE: Service = Service {
     variables: &[&OWN, &STREAM, &client_addr::VARIABLES, &nats::VARIABLES, &COMMON],
 };
 
-static COMMON: [Variable; 14] = common::variables("127.0.0.1:9090");
+static COMMON: [Variable; common::COUNT] = common::variables("127.0.0.1:9090");
 
 static OWN: [Variable; 20] = [
     Variable::new::<SocketAddr>("FED_LISTEN", "0.0.0.0:8080", "address that takes activities")

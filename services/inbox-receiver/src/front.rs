@@ -3,25 +3,32 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use fedstream_service::context;
 use fedstream_service::http_server::Peer;
-use fedstream_service::refused;
+use fedstream_service::spans::KeyValue;
+use fedstream_service::{attributes, context, metrics, refused, spans};
 use http::StatusCode;
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, field};
 
 use crate::admit::Admission;
+use crate::refusal::Refusal;
 use crate::tally::Tally;
 
 /// A refused body is read away up to this many times the body limit: a sender with a slightly too large activity must get
 /// its 413, one with a very large one may get a reset instead.
 const DISCARDED_BODIES: usize = 4;
+
+/// What traces call every inbox: the paths are the destinations' own business, and are in `url.path`.
+const ROUTE: &str = "/inbox";
+
+/// So much of a path tells which inbox was meant.
+const PATH_CHARS_MAX: usize = 200;
 
 /// What every request needs.
 pub struct Front {
@@ -44,8 +51,11 @@ pub fn router(front: Front) -> Router {
 
 async fn take(State(front): State<Arc<Front>>, request: Request) -> Response {
     let span = server_span(&request);
+    let (method, began) = (refused::method_in_spans(request.method()), Instant::now());
     // The pipeline's future holds a whole activity in pieces; on the heap it is moved by its pointer.
-    Box::pin(front.answer(request)).instrument(span).await
+    let response = Box::pin(front.answer(request)).instrument(span).await;
+    metrics::http::answered(method, response.status(), began.elapsed());
+    response
 }
 
 impl Front {
@@ -60,11 +70,16 @@ impl Front {
         let response = match admitted {
             Ok(admitted) => {
                 self.tally.stored(&admitted.lane, admitted.duplicate);
+                spans::set(&Span::current(), KeyValue::new(attributes::DUPLICATE, admitted.duplicate));
                 tracing::debug!(lane = %admitted.lane, duplicate = admitted.duplicate, "stored");
                 StatusCode::NO_CONTENT.into_response()
             }
             Err(refusal) => {
-                self.tally.refused(&refusal);
+                refusal_span(&refusal).in_scope(|| self.tally.refused(&refusal));
+                let (status, kind) = refusal.status_and_kind();
+                if status.is_server_error() {
+                    spans::failed(&Span::current(), kind, refusal.detail());
+                }
                 let mut problem = refusal.into_problem(self.retry_after);
                 if !problem.close {
                     problem.close = !self.read_away(&mut body, waits).await;
@@ -72,11 +87,8 @@ impl Front {
                 problem.into_response()
             }
         };
-        let status = response.status();
-        Span::current().record("http.response.status_code", status.as_u16());
-        if status.is_server_error() {
-            Span::current().record("otel.status_code", "ERROR");
-        }
+        let status = i64::from(response.status().as_u16());
+        spans::set(&Span::current(), KeyValue::new(attributes::HTTP_STATUS, status));
         response
     }
 
@@ -87,24 +99,46 @@ impl Front {
 }
 
 /// A trace of our own for each request. What a stranger sent as its trace is linked, never continued: it would choose our
-/// trace ids and our sampling.
+/// trace ids and our sampling. Of it only the ids are taken: its `tracestate` would be exported as it is, and means nothing here.
 fn server_span(request: &Request) -> Span {
-    let method = refused::method_in_spans(request.method());
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string());
     let span = tracing::info_span!(
         "POST /inbox",
+        otel.name = format!("{} {ROUTE}", refused::method_in_names(request.method())),
         otel.kind = "server",
-        http.request.method = method,
-        network.peer.address = peer,
-        http.route = "/inbox",
-        http.response.status_code = tracing::field::Empty,
-        otel.status_code = tracing::field::Empty,
-        fedstream.lane = tracing::field::Empty,
-        activitypub.activity.id = tracing::field::Empty,
-        activitypub.activity.type = tracing::field::Empty,
-        activitypub.remote.host = tracing::field::Empty,
+        { attributes::HTTP_METHOD } = refused::method_in_spans(request.method()),
+        { attributes::HTTP_ROUTE } = ROUTE,
+        { attributes::URL_SCHEME } = "http",
+        { attributes::URL_PATH } = beginning(request.uri().path()),
+        { attributes::PEER_ADDRESS } = peer,
+        { attributes::LANE } = field::Empty,
+        { attributes::ACTIVITY_ID } = field::Empty,
+        { attributes::ACTIVITY_TYPE } = field::Empty,
+        { attributes::REMOTE_HOST } = field::Empty,
     );
-    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    context::link(&span, context::extract(text("traceparent"), text("tracestate")).as_ref());
+    let theirs = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    context::link(&span, context::extract(theirs, None).as_ref());
     span
+}
+
+/// A refusal is exported whatever share of requests is: below the request's own span, which may not be.
+fn refusal_span(refusal: &Refusal) -> Span {
+    let (status, kind) = refusal.status_and_kind();
+    let lane = refusal.lane();
+    tracing::info_span!(
+        "refuse",
+        otel.kind = "internal",
+        otel.status_code = "ERROR",
+        otel.status_description = refusal.detail(),
+        { attributes::ALWAYS_SAMPLED } = true,
+        { attributes::ERROR_TYPE } = kind,
+        { attributes::HTTP_STATUS } = i64::from(status.as_u16()),
+        { attributes::LANE } = lane.map(field::display),
+        { attributes::REMOTE_HOST } = lane.map(|lane| lane.source.as_str()),
+    )
+}
+
+/// Of a stranger's path: an attribute is no place for kilobytes.
+fn beginning(path: &str) -> String {
+    path.chars().take(PATH_CHARS_MAX).collect()
 }

@@ -18,6 +18,11 @@ impl InFlight {
         Self { bytes: Arc::default(), limit }
     }
 
+    /// The bytes that are here now.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// The limit in bytes.
     pub fn limit(&self) -> usize {
         self.limit

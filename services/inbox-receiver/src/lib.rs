@@ -33,12 +33,12 @@ mod tally;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fedstream_jetstream::{
-    Bounds, Broker, StreamFacts, StreamNeed, StreamState, StreamWatch, broker, definitions, streams,
-};
+use fedstream_connect::DurabilityWatch;
+use fedstream_jetstream::{Bounds, Broker, StreamFacts, StreamNeed, StreamWatch, broker, definitions, streams};
 use fedstream_service::admin::Admin;
 use fedstream_service::cli::Failure;
 use fedstream_service::http_server::{self, Limits};
+use fedstream_service::metrics::table::FRONT_INFLIGHT;
 use fedstream_service::shutdown::CancellationToken;
 use tokio::net::TcpListener;
 
@@ -72,12 +72,15 @@ pub async fn run(
 ) -> Result<(), Failure> {
     let watch = StreamWatch::start(&broker, stream_need(&config), facts.clone(), WATCH_EVERY);
     let readiness = ready::checks();
-    ready::note_durability(&readiness, &broker, &StreamState::Present(facts.clone())).await;
+    let _asks_on = DurabilityWatch::start(&broker, watch.state(), &readiness).await;
 
     let rules = rules::Rules::follow(&config, &broker).await;
     let store = store::Store::new(&broker, watch.state());
     let admission = Arc::new(admit::Admission::new(&config, &broker, store, rules));
-    let tally = Arc::new(tally::Tally::new(admission.lanes_most()));
+    let tally = Arc::new(tally::Tally::new(admission.lanes_most(), !admission.bounds_lanes()));
+    tally::Tally::begin_counting();
+    let inflight = admission.inflight().clone();
+    FRONT_INFLIGHT.observe(move |held| held.is(inflight.bytes() as f64, &[]));
     let followed = tokio::spawn(ready::follow(readiness.clone(), broker.clone(), watch.state(), admission.clone()));
     if admission.bounds_lanes() {
         remember_lanes(&admission, &broker).await?;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use fedstream_service::cli::{self, Failure};
-use fedstream_service::{config, shutdown, telemetry};
+use fedstream_service::{config, metrics, shutdown, telemetry};
 use inbox_receiver::{Config, SERVICE};
 
 #[tokio::main]
@@ -15,6 +15,7 @@ async fn main() -> ExitCode {
 async fn serve() -> Result<(), Failure> {
     let config: Config = config::load(&SERVICE)?; // nothing bound yet; an error names the variable
     let telemetry = telemetry::init(&SERVICE, &config.common.telemetry)?;
+    let metrics = metrics::init(&SERVICE, &config.common.telemetry)?;
     let stop = shutdown::signal().map_err(Failure::other)?;
     let stream = tokio::select! {
         stream = inbox_receiver::connect(&config) => stream?,
@@ -25,5 +26,6 @@ async fn serve() -> Result<(), Failure> {
     let grace = config.common.shutdown_grace.get();
     inbox_receiver::run(config, stream, listener, admin, stop).await?;
     telemetry.flush(grace); // the last spans leave before we do
+    metrics.flush(grace);
     Ok(())
 }

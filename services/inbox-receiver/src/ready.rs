@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fedstream_jetstream::{Broker, Held, StreamState, durability};
+use fedstream_jetstream::{Broker, StreamState};
 use fedstream_service::readiness::Readiness;
 use tokio::sync::watch;
 
@@ -24,37 +24,14 @@ pub async fn follow(
     mut state: watch::Receiver<StreamState>,
     admission: Arc<Admission>,
 ) {
-    let mut generation = broker.generation();
     loop {
         show_broker(&readiness, &broker);
-        let now = state.borrow_and_update().clone();
-        show_stream(&readiness, &now);
+        show_stream(&readiness, &state.borrow_and_update());
         readiness.note("lane-age", admission.ages().trouble());
         readiness.note("lane-settings", admission.rules().trouble());
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return },
-            changed = generation.changed() => {
-                if changed.is_err() { return }
-                // Another server may sync otherwise.
-                note_durability(&readiness, &broker, &now).await;
-            }
             () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-    }
-}
-
-/// Says how an acknowledged activity is held, where that is less than promised or can't be seen.
-pub async fn note_durability(readiness: &Readiness, broker: &Broker, state: &StreamState) {
-    let Some(facts) = state.facts() else { return };
-    let held = durability::seen(broker.settings(), facts).await;
-    match &held {
-        Held::NotSeen(_) => {
-            tracing::warn!(%held, "what a 204 promises can't be seen to hold");
-            readiness.note("durability", Some(held.to_string()));
-        }
-        Held::Synced | Held::Replicated(_) => {
-            tracing::info!(%held, "an activity answered with 204 is held");
-            readiness.note("durability", None);
         }
     }
 }

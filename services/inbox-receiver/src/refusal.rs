@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use fedstream_jetstream::Refused;
 use fedstream_lane::{InstanceName, Lane};
+use fedstream_service::attributes;
 use fedstream_service::config::Span;
+use fedstream_service::metrics::table::BROKER_REFUSALS;
 use fedstream_service::problem::Problem;
 use http::StatusCode;
 
@@ -104,9 +106,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The refusal of this target.
+    /// The refusal of this target: its query is in no log, span or answer.
     pub fn not_an_inbox(target: &str) -> Self {
-        Self::NotAnInbox(target.chars().take(TARGET_CHARS_MAX).collect())
+        Self::NotAnInbox(attributes::without_query(target).chars().take(TARGET_CHARS_MAX).collect())
     }
 
     /// Status, and last part of the problem type. Stable: senders' operators and dashboards name them.
@@ -163,6 +165,11 @@ impl Refusal {
             | Self::Broker { lane, .. } => Some(lane),
             _ => None,
         }
+    }
+
+    /// Do refusals of this kind have a [`Refusal::lane`]?
+    pub fn is_about_a_lane(kind: &str) -> bool {
+        matches!(kind, "signature-too-old" | "lane-paused" | "lane-too-old") || BROKER_REFUSALS.contains(&kind)
     }
 
     /// Is it certain that the broker has not stored the activity, and will not?
@@ -285,7 +292,8 @@ fn whole(span: Duration) -> Duration {
     Duration::from_secs(span.as_secs())
 }
 
-fn broker_kind(refused: &Refused) -> &'static str {
+/// The broker's refusals, by the same names.
+pub fn broker_kind(refused: &Refused) -> &'static str {
     match refused {
         Refused::LaneFull => "lane-full",
         Refused::StreamFull(_) => "stream-full",
@@ -342,6 +350,18 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_says_whether_it_is_about_a_lane() {
+        let too_old = Refusal::SignatureTooOld { lane: lane(), left_s: 0, margin: Duration::ZERO };
+        let stands = Refusal::LaneTooOld { lane: lane(), stale: Stale::Waited(Duration::ZERO), max: Duration::ZERO };
+        let full = Refusal::Broker { refused: Refused::LaneFull, lane: lane(), more: None };
+        let of_none = [Refusal::Method, Refusal::NoId, Refusal::TooManyLanes { limit: 1 }];
+        for refusal in [too_old, stands, full, Refusal::LanePaused(lane())].into_iter().chain(of_none) {
+            let (_, kind) = refusal.status_and_kind();
+            assert_eq!(Refusal::is_about_a_lane(kind), refusal.lane().is_some(), "{kind}");
+        }
+    }
+
+    #[test]
     fn a_signature_that_is_too_old_is_the_requests_own_trouble_and_signed_anew_at_once() {
         let old = |left_s| Refusal::SignatureTooOld { lane: lane(), left_s, margin: Duration::from_secs(300) };
         assert!(
@@ -377,6 +397,12 @@ mod tests {
     fn a_target_is_shown_up_to_a_bound() {
         let detail = Refusal::not_an_inbox(&"/é".repeat(10_000)).detail();
         assert_eq!(detail.chars().count(), TARGET_CHARS_MAX + "\"\" is not an inbox".len());
+    }
+
+    #[test]
+    fn a_targets_query_is_not_shown() {
+        let detail = Refusal::not_an_inbox("/outbox?token=s3cret").detail();
+        assert_eq!(detail, "\"/outbox?…\" is not an inbox");
     }
 
     #[test]

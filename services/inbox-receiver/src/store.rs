@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use fedstream_jetstream::{Broker, Publisher, Refused, StreamState, lanes};
 use fedstream_lane::Lane;
+use fedstream_service::metrics::table::PUBLISH_DURATION;
+use fedstream_service::spans::KeyValue;
+use fedstream_service::{attributes, spans};
 use fedstream_wire::stored::StoredActivity;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 use tracing::Span;
 
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, broker_kind};
 
 /// How long the name of the largest lane is good for: refusals come in thousands, the question costs the broker milliseconds.
 const LARGEST_FRESH: Duration = Duration::from_secs(2);
@@ -41,14 +44,18 @@ impl Store {
             return Err(Refusal::StreamUnsafe(reason.clone()));
         }
         let headers = activity.to_headers();
-        let left = answer_by.saturating_duration_since(Instant::now());
-        match self.publisher.store(lane, headers, activity.body, left).await {
+        let began = Instant::now();
+        let left = answer_by.saturating_duration_since(began);
+        let stored = self.publisher.store(lane, headers, activity.body, left).await;
+        published(stored.as_ref().err().map(broker_kind), began.elapsed());
+        match stored {
             Ok(stored) => {
-                Span::current().record("fedstream.seq", stored.sequence.0);
+                Span::current().record(attributes::SEQ, attributes::number(stored.sequence.0));
+                spans::set(&Span::current(), KeyValue::new(attributes::DUPLICATE, stored.duplicate));
                 Ok(stored.duplicate)
             }
             Err(refused) => {
-                Span::current().record("otel.status_code", "ERROR");
+                spans::failed(&Span::current(), broker_kind(&refused), refused.to_string());
                 let more = self.more(&refused, answer_by).await;
                 Err(Refusal::Broker { refused, lane: lane.clone(), more })
             }
@@ -85,5 +92,16 @@ impl Store {
         let sentence = format!("the largest lane is {name} with {messages} activities");
         *known = Some((Instant::now(), sentence.clone()));
         Some(sentence)
+    }
+}
+
+/// How long the broker took to ack, or until it was clear why it does not.
+fn published(error: Option<&'static str>, took: Duration) {
+    let system = KeyValue::new(attributes::MESSAGING_SYSTEM, attributes::NATS);
+    let operation = KeyValue::new(attributes::MESSAGING_OPERATION, "publish");
+    let took = took.as_secs_f64();
+    match error {
+        None => PUBLISH_DURATION.record(took, &[system, operation]),
+        Some(kind) => PUBLISH_DURATION.record(took, &[system, operation, KeyValue::new(attributes::ERROR_TYPE, kind)]),
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use fedstream_jetstream::lane_settings::{Key, LaneSettings};
 use fedstream_jetstream::{Created, StoredMessage};
 use fedstream_lane::{Batch, End, Epoch, GateId, LaneName, Seq};
+use fedstream_service::attributes;
 use fedstream_service::shutdown::CancellationToken;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -28,6 +29,10 @@ pub trait Direction: Sized + Send + Sync + 'static {
 
     /// Headers of a message that its parked copy keeps, in the order in which they are written.
     const KEPT_HEADERS: &'static [&'static str];
+
+    /// Whether metrics tell of its lanes. Not of those that have an id in their name: a label is never one; and a second
+    /// direction in a process would overwrite what the first says of the process.
+    const IN_METRICS: bool = true;
 
     /// The way of a lane with these settings, for one epoch.
     fn way(
@@ -79,15 +84,24 @@ pub trait Way: Send + 'static {
     /// It can't be read, ever; why. It is parked.
     fn read(&self, message: &StoredMessage) -> Result<Loaded<Self::Item>, String>;
 
-    /// The span of a POST, which ends with it. Its attempts have spans of their own, in their activities' traces.
+    /// What held activities of so many bytes, as [`Loaded::bytes`] counts them, take in memory at most.
+    fn memory(&self, bytes: usize) -> usize {
+        bytes
+    }
+
+    /// The span of a POST, which ends with it. Its attempts have spans of their own, in their activities' traces; what
+    /// happens to the POST is told on both.
     fn span(&self, batch: &Batch, attempts: &[Attempt<Self::Item>]) -> Span;
 
-    /// Posts a batch, tells each outcome as it is known, and answers how it ended. Dropped where the window calls it back.
+    /// Posts a batch, tells each outcome as it is known, and answers how it ended. `called_off` where the window calls it
+    /// back: then it waits for nothing more. What it knows by then it tells all the same: outcomes in hand may be the very
+    /// reason, and what isn't told is posted again. So it is never dropped in between, while its owner lives.
     fn post(
         &self,
         plan: &Plan,
         batch: &Batch,
         attempts: Vec<Attempt<Self::Item>>,
+        called_off: CancellationToken,
         outcomes: Outcomes,
     ) -> impl Future<Output = Ended> + Send + use<Self>;
 
@@ -97,8 +111,8 @@ pub trait Way: Send + 'static {
     }
 
     /// Asked when the plan or [`Way::changes`] changed: has the lane to go another way from now on? Then it is drained, and
-    /// begins again under another epoch; the answer, once for each reason, is what people read meanwhile. `tasks` end with
-    /// this epoch.
+    /// begins again under another epoch. The answer, once for each reason, says what for ("to go on elsewhere"). `tasks` end
+    /// with this epoch.
     fn reroutes(&mut self, _plan: &Plan, _tasks: &mut JoinSet<()>) -> Option<&'static str> {
         None
     }
@@ -159,6 +173,34 @@ impl Ended {
     #[must_use]
     pub fn done() -> Self {
         Self { end: End::Done, cause: None }
+    }
+
+    /// The end's name in spans and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match (self.end, &self.cause) {
+            (End::Done, _) => "done",
+            (End::Retry { .. }, _) => "retry",
+            (End::Gap, _) => "gap",
+            (End::Overloaded { .. }, _) => "overloaded",
+            (End::NewGate(_), _) => "new_gate",
+            (End::StaleEpoch(_), _) => "stale_epoch",
+            (End::Unfit, _) => "unfit",
+            (End::Refused { .. }, _) => "refused",
+            (End::Lost, Some(_)) => "lost",
+            (End::Lost, None) => "called_off",
+        }
+    }
+
+    /// The span event of an end that says something about the far side.
+    #[must_use]
+    pub fn event(&self) -> Option<&'static str> {
+        match self.end {
+            End::Gap => Some(attributes::GAP),
+            End::NewGate(_) => Some(attributes::NEW_GATE),
+            End::StaleEpoch(_) => Some(attributes::STALE_EPOCH),
+            _ => None,
+        }
     }
 
     /// For a reason that people read.

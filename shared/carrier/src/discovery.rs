@@ -15,9 +15,10 @@ use fedstream_service::shutdown::CancellationToken;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
+use tracing::field;
 
 use crate::lane;
-use crate::registry::LaneView;
+use crate::registry::{LaneView, Standpoint};
 use crate::{Direction, Shared};
 
 /// Between two lanes that are given up because they belong to another member: four a second.
@@ -151,12 +152,7 @@ impl<D: Direction> Discovery<D> {
         }
         match lanes::backlog_of::<D::Lane>(&self.shared.broker).await {
             Ok(backlog) => {
-                // An empty lane is not in the answer, and one of another member that is empty is not shown.
-                let running: HashSet<String> = self.running.keys().map(ToString::to_string).collect();
-                self.shared.registry.retain(|lane| running.contains(lane));
-                for lane in self.running.keys() {
-                    self.shared.registry.update(lane, |view| view.depth = 0);
-                }
+                self.show_empty(&backlog);
                 self.waiting = 0;
                 for (subject, depth) in backlog {
                     self.found(&subject, depth, facts.created);
@@ -169,6 +165,17 @@ impl<D: Direction> Discovery<D> {
         }
     }
 
+    /// An empty lane is not in the answer, and one of another member that is empty is not shown.
+    fn show_empty(&self, backlog: &[(String, u64)]) {
+        let found: HashSet<D::Lane> =
+            backlog.iter().filter_map(|(subject, _)| D::Lane::from_subject(subject).ok()).collect();
+        let shown: HashSet<String> = self.running.keys().chain(&found).map(ToString::to_string).collect();
+        self.shared.registry.retain(|lane| shown.contains(lane));
+        for lane in self.running.keys().filter(|lane| !found.contains(*lane)) {
+            self.shared.registry.update(lane, |view| view.depth = 0);
+        }
+    }
+
     fn found(&mut self, subject: &str, depth: u64, created: fedstream_jetstream::Created) {
         let lane = match D::Lane::from_subject(subject) {
             Ok(lane) => lane,
@@ -177,6 +184,8 @@ impl<D: Direction> Discovery<D> {
         let key = lane.key();
         let belongs_to = self.members.owner_of(&key);
         let ours = belongs_to.as_deref() == Some(self.members.id());
+        let others =
+            self.members.held(&key).is_some_and(|holder| !holder.released && holder.owner != self.members.id());
         if let Some(running) = self.running.get(&lane) {
             if belongs_to.is_some() && !ours && !running.leave.is_cancelled() && self.may_give_up() {
                 let to = belongs_to.as_deref();
@@ -190,13 +199,19 @@ impl<D: Direction> Discovery<D> {
             self.show_anothers(&lane, &key, belongs_to);
         } else if self.running.len() >= usize::try_from(self.shared.options.lanes_max).unwrap_or(usize::MAX) {
             self.waiting += 1;
-            return;
+            let why = "it waits: FED_LANES_MAX lanes are carried already".to_owned();
+            self.shared.registry.update(&lane, |view| (view.owner, view.trouble) = (None, Some(why)));
         } else {
             let leave = self.shared.drain.child_token();
             let carried = self.tasks.spawn(lane::carry(Arc::clone(&self.shared), lane.clone(), created, leave.clone()));
             self.running.insert(lane.clone(), Running { task: carried.id(), leave });
         }
-        self.shared.registry.update(&lane, |view| view.depth = depth);
+        self.shared.registry.update(&lane, |view| {
+            view.depth = depth;
+            if view.standpoint != Standpoint::Owner {
+                view.standpoint = if ours && !others { Standpoint::Heir } else { Standpoint::Others };
+            }
+        });
     }
 
     fn may_give_up(&self) -> bool {
@@ -222,8 +237,11 @@ impl<D: Direction> Discovery<D> {
         let id = match ended {
             Ok((id, ())) => *id,
             Err(error) => {
-                tracing::error!(%error, "a lane's task ended badly, and is started again");
-                error.id()
+                let id = error.id();
+                let lane =
+                    self.running.iter().find(|(_, running)| running.task == id).map(|(lane, _)| field::display(lane));
+                tracing::error!(lane, %error, "a lane's task ended badly, and is started again");
+                id
             }
         };
         self.running.retain(|lane, running| {

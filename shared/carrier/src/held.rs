@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use fedstream_jetstream::StoredMessage;
-use fedstream_lane::{Answer, LaneName, PostId, Seq};
-use fedstream_service::context;
+use fedstream_lane::{Answer, Epoch, LaneName, PostId, Seq};
+use fedstream_wire::stored::header;
 use time::OffsetDateTime;
-use tracing::Span;
 
-use crate::{Attempt, Item, Loaded};
+use crate::attempt::Ongoing;
+use crate::{Attempt, Ended, Item, Loaded};
 
 /// One activity between the stream and its final outcome.
 #[derive(Debug)]
@@ -27,10 +27,12 @@ pub struct Held<I> {
     pub deadline: Option<OffsetDateTime>,
     /// What the instance said when it refused it.
     pub refusal: Option<Answer>,
+    /// It had a final outcome.
+    pub answered: bool,
     /// What became of it so far.
     pub attempts: Attempts,
-    /// The attempt that is going on, as a span in the activity's own trace, and its POST.
-    attempt: Option<(PostId, Span)>,
+    /// The attempt that is going on.
+    attempt: Option<Ongoing>,
 }
 
 /// The attempts at one activity, for the copy that is parked.
@@ -68,45 +70,52 @@ impl<I: Item> Held<I> {
         let bytes = read.as_ref().map_or_else(|_| bytes_of(&message), |loaded| loaded.bytes);
         let item = read.map(|loaded| loaded.item);
         let (refusal, attempts, attempt) = (None, Attempts::default(), None);
-        Self { seq: message.seq, message, item, bytes, received_at, deadline, refusal, attempts, attempt }
+        Self {
+            seq: message.seq,
+            message,
+            item,
+            bytes,
+            received_at,
+            deadline,
+            refusal,
+            answered: false,
+            attempts,
+            attempt,
+        }
+    }
+
+    /// When it was taken, for how long it took until it is settled; none for one that is re-driven: it left its lane in
+    /// between, for as long as an operator took.
+    #[must_use]
+    pub fn taken_at(&self) -> Option<OffsetDateTime> {
+        self.received_at.filter(|_| !self.is_redriven())
+    }
+
+    /// Since when it waits in its lane: as the front door tells of a lane's age. A message that no front door wrote has only
+    /// the broker's time, and one that is re-driven waits since it came back.
+    #[must_use]
+    pub fn waits_since(&self) -> OffsetDateTime {
+        self.taken_at().unwrap_or(self.message.stored_at)
+    }
+
+    fn is_redriven(&self) -> bool {
+        self.message.headers.get(header::REDRIVE).is_some()
     }
 
     /// Begins an attempt: a span that continues the activity's trace, and the item that carries the trace on.
     #[must_use]
-    pub fn begin<L: LaneName>(&mut self, lane: &L, post: PostId) -> Option<Attempt<I>> {
+    pub fn begin<L: LaneName>(&mut self, lane: &L, epoch: Epoch, post: PostId) -> Option<Attempt<I>> {
         let mut item = self.item.as_ref().ok()?.clone();
-        let span = tracing::info_span!(
-            "process",
-            otel.name = format!("process {}", L::TEMPLATE),
-            otel.kind = "consumer",
-            messaging.system = "nats",
-            messaging.operation.name = "process",
-            messaging.operation.r#type = "process",
-            messaging.destination.name = lane.subject(),
-            messaging.destination.template = L::TEMPLATE,
-            activitypub.activity.id = item.activity_id(),
-            activitypub.remote.host = lane.remote().as_str(),
-            fedstream.lane = %lane,
-            fedstream.seq = self.seq.0,
-            fedstream.outcome = tracing::field::Empty,
-            http.response.status_code = tracing::field::Empty,
-        );
-        let (traceparent, tracestate) = item.trace();
-        context::continue_from(&span, context::extract(traceparent.as_deref(), tracestate.as_deref()));
-        if let Some(trace) = context::of(&span) {
-            (*traceparent, *tracestate) = (Some(trace.traceparent), trace.tracestate);
-        }
-        self.attempt = Some((post, span.clone()));
+        let ongoing = Ongoing::begin(lane, epoch, post, self, &mut item);
+        let span = ongoing.span().clone();
+        self.attempt = Some(ongoing);
         Some(Attempt { seq: self.seq, before: self.attempts.count, item, span })
     }
 
-    /// Ends the attempt, if one is going on.
-    pub fn end(&mut self, outcome: &str, status: Option<u16>) {
-        if let Some((_, span)) = self.attempt.take() {
-            span.record("fedstream.outcome", outcome);
-            if let Some(status) = status {
-                span.record("http.response.status_code", status);
-            }
+    /// Ends the attempt, if one is going on, with the instance's word.
+    pub fn end(&mut self, answer: &Answer) {
+        if let Some(attempt) = self.attempt.take() {
+            attempt.end(answer);
         }
     }
 }
@@ -117,21 +126,46 @@ fn bytes_of(message: &StoredMessage) -> usize {
     headers + message.payload.len()
 }
 
+/// Until when an activity's signature is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// Until then.
+    pub at: OffsetDateTime,
+    /// When the front door took the same activity.
+    pub received_at: Option<OffsetDateTime>,
+}
+
+impl Deadline {
+    /// How long the signature was good for when it was received.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<time::Duration> {
+        Some(self.at - self.received_at?)
+    }
+}
+
 /// The held activities of a lane, in its order.
 #[derive(Debug)]
 pub struct HeldQueue<I> {
     items: VecDeque<Held<I>>,
+    /// The deadlines that are nearer than any of a later activity, in lane order: the first is the nearest of all.
+    deadlines: VecDeque<(Seq, Deadline)>,
 }
 
 impl<I> Default for HeldQueue<I> {
     fn default() -> Self {
-        Self { items: VecDeque::new() }
+        Self { items: VecDeque::new(), deadlines: VecDeque::new() }
     }
 }
 
 impl<I: Item> HeldQueue<I> {
     /// Adds what was read last.
     pub fn push(&mut self, held: Held<I>) {
+        if let Some(at) = held.deadline {
+            while self.deadlines.back().is_some_and(|(_, before)| before.at >= at) {
+                self.deadlines.pop_back();
+            }
+            self.deadlines.push_back((held.seq, Deadline { at, received_at: held.received_at }));
+        }
         self.items.push_back(held);
     }
 
@@ -146,15 +180,30 @@ impl<I: Item> HeldQueue<I> {
         while self.items.front().is_some_and(|held| held.seq <= floor) {
             self.items.pop_front();
         }
+        while self.deadlines.front().is_some_and(|(seq, _)| *seq <= floor) {
+            self.deadlines.pop_front();
+        }
     }
 
-    /// Ends the attempts of one POST, or all that are going on.
-    pub fn end_attempts(&mut self, post: Option<PostId>, outcome: &str) {
+    /// Ends the attempts of a POST that had no outcome; of these at most `tried` was at the instance.
+    pub fn end_attempts(&mut self, post: PostId, ended: &Ended, tried: Option<Seq>) {
         for held in &mut self.items {
-            if held.attempt.as_ref().is_some_and(|(of, _)| post.is_none_or(|post| post == *of)) {
-                held.end(outcome, None);
+            if let Some(attempt) = held.attempt.take_if(|attempt| attempt.post() == post) {
+                attempt.again(ended, tried);
             }
         }
+    }
+
+    /// Ends all attempts: their owner lets go of the lane.
+    pub fn let_go(&mut self, event: &'static str, why: &str) {
+        for attempt in self.items.iter_mut().filter_map(|held| held.attempt.take()) {
+            attempt.let_go(event, why);
+        }
+    }
+
+    /// The nearest deadline of all that is held.
+    pub fn nearest_deadline(&self) -> Option<Deadline> {
+        self.deadlines.front().map(|(_, deadline)| *deadline)
     }
 
     /// The lane's head, as far as it is read.
@@ -183,9 +232,16 @@ mod tests {
         }
     }
 
+    const STORED_AT: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
     fn unreadable(seq: u64) -> Held<Nothing> {
-        let headers = Headers::from(&headers::to_map([("Name", "value")]).expect("fine headers"));
-        let message = StoredMessage { seq: Seq(seq), headers, payload: Bytes::from_static(b"x"), pending: 0 };
+        with(seq, "Name")
+    }
+
+    fn with(seq: u64, header: &'static str) -> Held<Nothing> {
+        let headers = Headers::from(&headers::to_map([(header, "value")]).expect("fine headers"));
+        let payload = Bytes::from_static(b"x");
+        let message = StoredMessage { seq: Seq(seq), headers, payload, stored_at: STORED_AT, pending: 0 };
         Held::new(message, Err("nobody's".to_owned()))
     }
 
@@ -194,6 +250,45 @@ mod tests {
         let held = unreadable(3);
         assert_eq!((held.bytes, held.received_at), ("Name".len() + "value".len() + 1, None));
         assert_eq!(held.item.expect_err("unreadable"), "nobody's");
+    }
+
+    #[test]
+    fn what_is_redriven_waits_since_it_came_back_and_has_no_latency() {
+        let received = STORED_AT - time::Duration::days(3);
+        let of = |header| {
+            let held = Held { received_at: Some(received), ..with(1, header) };
+            (held.waits_since(), held.taken_at())
+        };
+        assert_eq!(of("Name"), (received, Some(received)));
+        assert_eq!(of(header::REDRIVE), (STORED_AT, None));
+        let foreign = unreadable(1);
+        assert_eq!((foreign.waits_since(), foreign.taken_at()), (STORED_AT, None), "no front door wrote it");
+    }
+
+    #[test]
+    fn the_nearest_deadline_is_known_whatever_the_order() {
+        let mut queue = HeldQueue::default();
+        let at = |minutes| OffsetDateTime::UNIX_EPOCH + time::Duration::minutes(minutes);
+        for (seq, deadline) in [(1, Some(5)), (2, Some(9)), (3, None), (4, Some(7)), (5, Some(8))] {
+            queue.push(Held { deadline: deadline.map(at), ..unreadable(seq) });
+        }
+        let mut nearest = Vec::new();
+        for floor in 0..=5 {
+            queue.release(Seq(floor));
+            nearest.push(queue.nearest_deadline().map(|deadline| deadline.at));
+        }
+        assert_eq!(nearest, [Some(at(5)), Some(at(7)), Some(at(7)), Some(at(7)), Some(at(8)), None]);
+    }
+
+    #[test]
+    fn the_nearest_deadline_comes_with_the_lifetime_of_its_own_activity() {
+        let mut queue = HeldQueue::default();
+        let at = |minutes| Some(OffsetDateTime::UNIX_EPOCH + time::Duration::minutes(minutes));
+        // Days old, and re-driven without a deadline.
+        queue.push(Held { received_at: at(0), ..unreadable(1) });
+        queue.push(Held { received_at: at(5000), deadline: at(5055), ..unreadable(2) });
+        let nearest = queue.nearest_deadline().expect("the second one's");
+        assert_eq!(nearest.lifetime(), Some(time::Duration::minutes(55)));
     }
 
     #[test]

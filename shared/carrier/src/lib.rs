@@ -14,26 +14,31 @@
 //! read, and the [`Way`] on which it is posted. Nothing here knows what a message means or which protocol the far side
 //! speaks; and nothing here decides order or retries: the window does.
 
+mod attempt;
 mod budget;
 mod clock;
 mod direction;
 mod discovery;
+mod gauges;
 mod held;
 mod lane;
+mod mine;
 mod ownership;
 mod park;
 mod plan;
 mod reading;
 mod registry;
+mod series;
 mod shared;
 mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use fedstream_connect::DurabilityWatch;
 use fedstream_jetstream::{
-    Broker, Definition, LaneSettingsWatch, Leases, Members, Publisher, StreamNeed, StreamWatch, definitions,
-    durability, leases, members, streams,
+    Broker, Definition, LaneSettingsWatch, Leases, Members, Publisher, StreamNeed, StreamWatch, UsageWatch,
+    definitions, leases, members, streams,
 };
 use fedstream_lane::Backoff;
 use fedstream_service::readiness::Readiness;
@@ -52,6 +57,9 @@ pub use trouble::Trouble;
 
 /// What has to be in order for lanes to be carried, as the readiness page names it.
 pub const READINESS: [&str; 2] = ["broker", "stream"];
+
+/// How often metrics learn how full the streams are: more often than anybody scrapes.
+const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often the stream's configuration is looked at again.
 const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -106,6 +114,8 @@ pub struct Carrier<D: Direction> {
     shared: Arc<Shared<D>>,
     members: Members,
     watch: StreamWatch,
+    usage: UsageWatch,
+    durability: DurabilityWatch,
     readiness: Readiness,
 }
 
@@ -130,13 +140,11 @@ impl<D: Direction> Carrier<D> {
         let bucket: &'static Definition = Box::leak(Box::new(definitions::leases().with_ttl(options.lease_ttl)));
         let leases = Leases::open_in(&broker, bucket).await?;
         let settings = LaneSettingsWatch::start(&broker).await?;
-        if let held @ durability::Held::NotSeen(_) = durability::seen(broker.settings(), &facts).await {
-            tracing::warn!(stream = facts.name, %held, "durability");
-            readiness.note("durability", Some(held.to_string()));
-        }
         let watch = StreamWatch::start(&broker, need, facts, STREAM_CHECK_INTERVAL);
+        let durability = DurabilityWatch::start(&broker, watch.state(), &readiness).await;
         let sender_id = options.sender_id.clone().unwrap_or_else(members::random_id);
         let members = Members::join_in::<D::Lane>(&broker, &sender_id, bucket).await?;
+        let usage = UsageWatch::start(&broker, vec![queue, definitions::parked()], USAGE_INTERVAL);
         let shared = Arc::new(Shared {
             publisher: Publisher::new(&broker),
             budget: budget::Budget::new(options.held_bytes),
@@ -148,10 +156,15 @@ impl<D: Direction> Carrier<D> {
             broker,
             sender_id,
             registry: Registry::default(),
+            mine: mine::Mine::default(),
             started: Instant::now(),
             drain,
         });
-        Ok(Self { shared, members, watch, readiness })
+        if D::IN_METRICS {
+            gauges::observe(&shared.registry, members.living(), usage.now());
+        }
+        ownership::begin_counting();
+        Ok(Self { shared, members, watch, usage, durability, readiness })
     }
 
     /// What its lanes share.
@@ -163,7 +176,7 @@ impl<D: Direction> Carrier<D> {
     /// Carries lanes until told to leave; then posts nothing more, finishes what is in flight within the grace period, and
     /// trims. Answers whether all of it was answered in time.
     pub async fn run(self, grace: Duration) -> bool {
-        let Self { shared, members, watch, readiness } = self;
+        let Self { shared, members, watch, usage: _looks_on, durability: _asks_on, readiness } = self;
         discovery::Discovery::new(shared, members, watch.state(), readiness).run(grace).await
     }
 }

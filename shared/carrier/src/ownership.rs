@@ -12,6 +12,8 @@ use std::time::Duration;
 use fedstream_jetstream::leases::Error;
 use fedstream_jetstream::{Lease, Leases, Taken};
 use fedstream_lane::{Epoch, LaneName};
+use fedstream_service::metrics::KeyValue;
+use fedstream_service::metrics::table::{LEASE_CHANGE_WORDS, LEASE_CHANGES};
 use fedstream_service::shutdown::CancellationToken;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -42,6 +44,7 @@ pub const NOT_RENEWED: &str = "it could not be renewed in time";
 #[derive(Debug)]
 pub struct Ownership {
     epoch: Epoch,
+    again: bool,
     held: watch::Receiver<Held>,
     commands: mpsc::Sender<Command>,
 }
@@ -64,11 +67,14 @@ impl Ownership {
         loop {
             match leases.take(&lane.key(), sender_id, Epoch(0)).await {
                 Ok(Taken::Ours(lease)) => {
+                    changed("taken");
                     trouble.over(lease.epoch.0);
                     registry.update(lane, |view| view.stands = None);
-                    return Some(Self::keep(shared, lane.to_string(), lease));
+                    let again = shared.mine.taken(lane.to_string());
+                    return Some(Self::keep(shared, lane.to_string(), lease, again));
                 }
                 Ok(Taken::Held { owner, epoch }) => {
+                    shared.mine.is_anothers(&lane.to_string());
                     let until = format!("{owner} has it until it gives it back, or its lease ends");
                     registry.update(lane, |view| {
                         (view.owner, view.epoch, view.stands) = (Some(owner), epoch.0, Some(until));
@@ -83,19 +89,25 @@ impl Ownership {
         }
     }
 
-    fn keep<D: Direction>(shared: &Shared<D>, lane: String, lease: Lease) -> Self {
+    fn keep<D: Direction>(shared: &Shared<D>, lane: String, lease: Lease, again: bool) -> Self {
         let leases = shared.leases.clone();
         let (held, held_here) = watch::channel(Held::Until(lease.until));
         let (commands, received) = mpsc::channel(1);
         let epoch = lease.epoch;
         shared.keepers.spawn(Keeper { leases, lane, lease, held, commands: received }.run());
-        Self { epoch, held: held_here, commands }
+        Self { epoch, again, held: held_here, commands }
     }
 
     /// The fencing token.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// It was this process' before, and nobody else's in between, as far as is known.
+    #[must_use]
+    pub fn is_again(&self) -> bool {
+        self.again
     }
 
     /// Until when it is ours, as it changes.
@@ -143,6 +155,18 @@ impl Ownership {
     }
 }
 
+/// Begins all counts at 0: the first of each is seen to be one.
+pub fn begin_counting() {
+    for change in LEASE_CHANGE_WORDS {
+        LEASE_CHANGES.add(0, &[KeyValue::new("change", *change)]);
+    }
+}
+
+/// Counts what happened to a lease.
+pub fn changed(change: &'static str) {
+    LEASE_CHANGES.add(1, &[KeyValue::new("change", change)]);
+}
+
 struct Keeper {
     leases: Leases,
     lane: String,
@@ -178,6 +202,9 @@ impl Keeper {
                     let bumped = self.leases.bump(&mut self.lease, at_least).await;
                     self.held.send_replace(Held::Until(self.lease.until));
                     let lost = matches!(bumped, Err(Error::Lost { .. }));
+                    if bumped.is_ok() {
+                        changed("renewed_epoch");
+                    }
                     drop(reply.send(bumped.map(|()| self.lease.epoch)));
                     if lost {
                         return;
@@ -193,8 +220,11 @@ impl Keeper {
     }
 
     async fn release(self) {
-        if let Err(error) = self.leases.release(self.lease).await {
-            tracing::warn!(lane = %self.lane, %error, "the lease is not given back: it expires by itself");
+        match self.leases.release(self.lease).await {
+            Ok(()) => changed("released"),
+            Err(error) => {
+                tracing::warn!(lane = %self.lane, %error, "the lease is not given back: it expires by itself");
+            }
         }
     }
 

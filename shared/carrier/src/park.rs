@@ -6,9 +6,11 @@ use bytes::Bytes;
 use fedstream_jetstream::parked::header;
 use fedstream_jetstream::publish::MSG_ID;
 use fedstream_jetstream::{Created, Publisher, Refused, Stored};
-use fedstream_lane::{Answer, LaneName, ParkReason, Seq};
-use fedstream_wire::rfc3339;
+use fedstream_lane::{Answer, Epoch, LaneName, ParkReason, Seq};
+use fedstream_service::{attributes, context};
+use fedstream_wire::{rfc3339, stored};
 use time::OffsetDateTime;
+use tracing::Span;
 
 use crate::held::Held;
 use crate::{Direction, Item, Shared};
@@ -101,6 +103,40 @@ impl Pause {
         tokio::time::sleep(self.0).await;
         self.0 = (self.0 * 2).min(RETRY_MAX);
     }
+}
+
+/// The span of a parking, in the activity's trace: exported whatever share of traces is.
+pub(crate) fn span<L: LaneName, I>(lane: &L, epoch: Epoch, held: &Held<I>, reason: ParkReason) -> Span {
+    let header = |name| held.message.headers.get(name);
+    let status = held.refusal.as_ref().map(|answer| answer.status).or(held.attempts.status);
+    let span = tracing::info_span!(
+        parent: None,
+        "park",
+        otel.name = format!("publish {}", L::PARKED_TEMPLATE),
+        otel.kind = "producer",
+        otel.status_code = "ERROR",
+        otel.status_description = reason.as_str(),
+        { attributes::ALWAYS_SAMPLED } = true,
+        { attributes::ERROR_TYPE } = reason.as_str(),
+        { attributes::MESSAGING_SYSTEM } = attributes::NATS,
+        { attributes::MESSAGING_OPERATION } = "publish",
+        { attributes::MESSAGING_OPERATION_TYPE } = "send",
+        { attributes::MESSAGING_DESTINATION } = lane.parked_subject(),
+        { attributes::MESSAGING_TEMPLATE } = L::PARKED_TEMPLATE,
+        { attributes::MESSAGE_BODY_SIZE } = attributes::number(held.message.payload.len()),
+        { attributes::ACTIVITY_ID } = header(stored::header::ACTIVITY_ID),
+        { attributes::ACTIVITY_TYPE } = header(stored::header::ACTIVITY_TYPE),
+        { attributes::REMOTE_HOST } = lane.remote().as_str(),
+        { attributes::HTTP_STATUS } = status.map(i64::from),
+        { attributes::LANE } = %lane,
+        { attributes::SEQ } = attributes::number(held.seq.0),
+        { attributes::EPOCH } = attributes::number(epoch.0),
+        { attributes::PARK_REASON } = reason.as_str(),
+        { attributes::ATTEMPTS } = i64::from(held.attempts.count),
+    );
+    let (traceparent, tracestate) = (header(stored::header::TRACEPARENT), header(stored::header::TRACESTATE));
+    context::continue_from(&span, context::extract(traceparent, tracestate));
+    span
 }
 
 /// What its attempts came to: number and times, the last status, and what the instance (or the link) said.

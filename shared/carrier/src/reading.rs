@@ -228,7 +228,13 @@ mod tests {
 
     fn message(seq: u64, msg_id: &str) -> StoredMessage {
         let map = headers::to_map([(MSG_ID, msg_id)]).unwrap();
-        StoredMessage { seq: Seq(seq), headers: Headers::from(&map), payload: Bytes::new(), pending: 0 }
+        StoredMessage {
+            seq: Seq(seq),
+            headers: Headers::from(&map),
+            payload: Bytes::new(),
+            stored_at: time::OffsetDateTime::UNIX_EPOCH,
+            pending: 0,
+        }
     }
 
     #[test]

@@ -4,17 +4,25 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+
+use crate::held::Deadline;
 
 /// One lane as `/lanes` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LaneView {
     /// Messages in the stream, as of the last discovery.
     pub depth: u64,
+    /// What this process has to do with it.
+    #[serde(skip)]
+    pub standpoint: Standpoint,
     /// Since when the lane's oldest activity waits, RFC 3339; none where nothing is read of it here.
-    pub oldest: Option<String>,
+    #[serde(serialize_with = "as_rfc3339")]
+    pub oldest: Option<OffsetDateTime>,
+    /// The nearest deadline of what is held here.
+    #[serde(skip)]
+    pub deadline: Option<Deadline>,
     /// The same, in seconds, when the page is asked for.
     pub oldest_age_s: Option<u64>,
     /// Who owns the lane.
@@ -51,8 +59,41 @@ pub struct LaneView {
     /// Nothing but refusals: activities leave the lane, one by one.
     #[serde(skip)]
     pub refusing: bool,
+    /// Its settings pause it.
+    #[serde(skip)]
+    pub paused: bool,
     /// Why the lane does not move, in one line; none when it does.
     pub why: Option<String>,
+}
+
+/// What a process has to do with a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standpoint {
+    /// It has the lease.
+    Owner,
+    /// The lane belongs to it, and nobody is known to have it.
+    Heir,
+    /// Somebody else has it, or ought to.
+    #[default]
+    Others,
+}
+
+impl LaneView {
+    /// Its owner has let go of the lane, and of all that it held.
+    pub fn let_go(&mut self) {
+        (self.held, self.in_flight, self.posts) = (0, 0, 0);
+        (self.oldest, self.deadline, self.stands, self.refusing) = (None, None, None, false);
+    }
+
+    /// How long the lane's oldest activity waits at that moment; none where that is not known.
+    #[must_use]
+    pub fn oldest_for(&self, now: OffsetDateTime) -> Option<time::Duration> {
+        Some((now - self.oldest?).max(time::Duration::ZERO))
+    }
+}
+
+fn as_rfc3339<S: Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(fedstream_wire::rfc3339).serialize(serializer)
 }
 
 /// All lanes of this process. Clones are the same registry.
@@ -87,10 +128,20 @@ impl Registry {
                 (Some(stands), Some(trouble)) => Some(format!("{stands}: {trouble}")),
                 (stands, trouble) => stands.clone().or_else(|| trouble.clone()),
             };
-            let oldest = view.oldest.as_deref().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
-            view.oldest_age_s = oldest.and_then(|oldest| u64::try_from((now - oldest).whole_seconds()).ok());
+            view.oldest_age_s = view.oldest_for(now).and_then(|age| u64::try_from(age.whole_seconds()).ok());
         }
         serde_json::json!({ "lanes": lanes })
+    }
+
+    /// Looks at each lane, in the order of their names. Nothing changes meanwhile, so it should be short.
+    pub fn each(&self, mut look: impl FnMut(&str, &LaneView)) {
+        self.lock().iter().for_each(|(lane, view)| look(lane, view));
+    }
+
+    /// Lanes that this process has the lease of.
+    #[must_use]
+    pub fn owned(&self) -> usize {
+        self.lock().values().filter(|view| view.standpoint == Standpoint::Owner).count()
     }
 
     /// How many lanes don't move, for the readiness page.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
+use crate::mine::Mine;
 use crate::registry::Registry;
 use crate::{Direction, Options};
 
@@ -34,6 +35,8 @@ pub struct Shared<D> {
     pub sender_id: String,
     /// For `/lanes`.
     pub registry: Registry,
+    /// Lanes that this process had last.
+    pub mine: Mine,
     /// Bytes that all lanes hold together.
     pub budget: Budget,
     /// Zero of every [`Moment`].

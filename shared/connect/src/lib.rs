@@ -3,6 +3,11 @@
 //! `fedstream-service` reads `NATS_*` and `FED_STREAMS` and knows no broker; `fedstream-jetstream` connects and knows no
 //! environment. Here, and nowhere else, one becomes the other; so a variable means the same to a service and to a tool.
 
+mod durability;
+mod metrics;
+
+pub use durability::DurabilityWatch;
+
 use fedstream_jetstream::{Broker, NatsSettings, StreamsMode};
 use fedstream_service::cli::Failure;
 use fedstream_service::config::nats::{NatsConfig, Streams};
@@ -39,13 +44,15 @@ fn settings(config: &NatsConfig) -> NatsSettings {
     }
 }
 
-/// Waits for the broker, and refuses one that would lose data.
+/// Waits for the broker, and refuses one that would lose data. From then on metrics show the connection.
 ///
 /// # Errors
 /// One line and an exit code: 64 where a variable can't be right, 69 where waiting may help, 78 where the broker is unfit.
 pub async fn connect(config: &NatsConfig, client_name: &str) -> Result<Broker, Failure> {
     let connected = Broker::connect(settings(config), client_name).await;
-    connected.map_err(|error| Failure { code: error.exit_code(), line: error.to_string() })
+    let broker = connected.map_err(|error| Failure { code: error.exit_code(), line: error.to_string() })?;
+    metrics::observe(&broker);
+    Ok(broker)
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub struct Limits {
     pub open_min_ms: u64,
     /// And at most.
     pub open_max_ms: u64,
+    /// A remote that asks to be left alone is, for as long as this at most, milliseconds.
+    pub busy_max_ms: u64,
     /// A probe of which nothing was heard for so long is not waited for any more: whoever made it is gone.
     pub probe_max_ms: u64,
     /// Failing remotes that are known at a time.
@@ -36,7 +38,8 @@ impl Default for Limits {
             failures: 5,
             open_min_ms: 10_000,
             open_max_ms: 15 * 60 * 1000, // a remote that is back is found a quarter of an hour later, at worst
-            probe_max_ms: 120_000,       // longer than any attempt with its redirects
+            busy_max_ms: 60 * 60 * 1000, // what asks for more has made a mistake, or will be asked once an hour
+            probe_max_ms: 120_000,       // twice the longest attempt (`attempt::Limits::attempt`)
             remotes_max: 10_000,
         }
     }
@@ -47,8 +50,8 @@ impl Default for Limits {
 pub enum Admission {
     /// Yes.
     Go,
-    /// Yes, and by you alone: report what came of it.
-    Probe,
+    /// Yes, and by you alone: report what came of it, with this.
+    Probe(Probe),
     /// Not before this moment.
     Open {
         /// When the next probe may go.
@@ -60,6 +63,18 @@ pub enum Admission {
         until: Moment,
     },
 }
+
+impl Admission {
+    /// What is to be handed to [`Breaker::report`].
+    #[must_use]
+    pub fn probe(self) -> Option<Probe> {
+        if let Self::Probe(probe) = self { Some(probe) } else { None }
+    }
+}
+
+/// Says whose probe it is: a request that was on its way before must not end another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe(u64);
 
 /// What was heard of a remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +93,26 @@ pub enum Report {
 struct Failing {
     in_a_row: u32,
     opened: Backoff,
-    probe_until: Option<Moment>,
+    /// What the remote asked for. Only time ends it: an answer to a request from before says nothing against it.
+    busy_until: Option<Moment>,
+    probe: Option<(Probe, Moment)>,
     heard: Moment,
+}
+
+impl Failing {
+    /// Until when nobody asks; none where it is closed.
+    fn until(&self) -> Option<Moment> {
+        self.opened.until().max(self.busy_until)
+    }
+
+    /// The probe is over, if it is this one.
+    fn give_back(&mut self, probe: Option<Probe>) -> bool {
+        let mine = probe.is_some() && self.probe.map(|(probe, _)| probe) == probe;
+        if mine {
+            self.probe = None;
+        }
+        mine
+    }
 }
 
 /// What is known of failing remotes.
@@ -87,62 +120,82 @@ struct Failing {
 pub struct Breaker {
     limits: Limits,
     failing: HashMap<InstanceName, Failing>,
+    probes: u64,
 }
 
 impl Breaker {
     /// With nobody failing.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, failing: HashMap::new() }
+        Self { limits, failing: HashMap::new(), probes: 0 }
     }
 
     /// Whether a request to this remote may go now. [`Admission::Probe`] is given to one at a time.
     pub fn ask(&mut self, now: Moment, remote: &InstanceName) -> Admission {
         let Some(failing) = self.failing.get_mut(remote) else { return Admission::Go };
-        let Some(until) = failing.opened.until() else { return Admission::Go };
+        let Some(until) = failing.until() else { return Admission::Go };
         if now < until {
             return Admission::Open { until };
         }
-        match failing.probe_until {
-            Some(until) if now < until => Admission::Probing { until },
+        match failing.probe {
+            Some((_, until)) if now < until => Admission::Probing { until },
             _ => {
-                failing.probe_until = Some(now.after_ms(self.limits.probe_max_ms));
-                Admission::Probe
+                self.probes += 1;
+                let probe = Probe(self.probes);
+                failing.probe = Some((probe, now.after_ms(self.limits.probe_max_ms)));
+                Admission::Probe(probe)
             }
         }
     }
 
-    /// What a request came to. `jitter` (0 to 1000) spreads the probes of many remotes.
-    pub fn report(&mut self, now: Moment, remote: &InstanceName, report: Report, jitter: u16) {
+    /// What a request came to, and the probe that it was. `jitter` (0 to 1000) spreads the probes of many remotes.
+    ///
+    /// Of a request that was let through before it opened, a failure is old news; that the remote answers, or asks to be
+    /// left alone, is heard from everybody.
+    pub fn report(&mut self, now: Moment, remote: &InstanceName, probe: Option<Probe>, report: Report, jitter: u16) {
         let busy_ms = match report {
-            Report::Alive => {
-                self.failing.remove(remote);
-                return;
-            }
+            Report::Alive => return self.alive(now, remote),
             Report::NotAsked => {
                 if let Some(failing) = self.failing.get_mut(remote) {
-                    failing.probe_until = None;
+                    failing.give_back(probe);
                 }
                 return;
             }
             Report::Failed => None,
-            Report::Busy(ms) => Some(ms),
+            Report::Busy(ms) => Some(ms.min(self.limits.busy_max_ms)),
         };
         self.make_room(remote);
         let limits = self.limits;
         let failing = self.failing.entry(remote.clone()).or_insert_with(|| Failing {
             in_a_row: 0,
-            opened: Backoff::new(limits.open_min_ms, limits.open_max_ms, limits.open_max_ms),
-            probe_until: None,
+            opened: Backoff::new(limits.open_min_ms, limits.open_max_ms, 0),
+            busy_until: None,
+            probe: None,
             heard: now,
         });
-        failing.in_a_row = failing.in_a_row.saturating_add(1);
         failing.heard = now;
-        if failing.in_a_row >= limits.failures || busy_ms.is_some() {
-            // While it is open already, a request that was under way then changes nothing (see `Backoff::failed`).
-            failing.opened.failed(now, busy_ms, jitter);
+        let closed = failing.until().is_none();
+        let probed = failing.give_back(probe);
+        if closed || probed {
+            failing.in_a_row = failing.in_a_row.saturating_add(1);
+            if failing.in_a_row >= limits.failures {
+                failing.opened.failed(now, None, jitter);
+            }
         }
-        failing.probe_until = None;
+        if let Some(ms) = busy_ms {
+            failing.busy_until = failing.busy_until.max(Some(now.after_ms(ms)));
+        }
+    }
+
+    fn alive(&mut self, now: Moment, remote: &InstanceName) {
+        let Some(failing) = self.failing.get_mut(remote) else { return };
+        if failing.busy_until.is_none_or(|until| now >= until) {
+            self.failing.remove(remote);
+            return;
+        }
+        failing.in_a_row = 0;
+        failing.opened.reset();
+        failing.probe = None;
     }
 
     /// Failing remotes that are known.
@@ -168,7 +221,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: Limits = Limits { failures: 3, open_min_ms: 100, open_max_ms: 400, probe_max_ms: 50, remotes_max: 2 };
+    const LIMITS: Limits =
+        Limits { failures: 3, open_min_ms: 100, open_max_ms: 400, busy_max_ms: 1000, probe_max_ms: 50, remotes_max: 2 };
 
     fn name(text: &str) -> InstanceName {
         text.parse().expect("a name")
@@ -179,9 +233,15 @@ mod tests {
         let mut breaker = Breaker::new(LIMITS);
         for _ in 0..3 {
             assert_eq!(breaker.ask(now, remote), Admission::Go);
-            breaker.report(now, remote, Report::Failed, 0);
+            breaker.report(now, remote, None, Report::Failed, 0);
         }
         breaker
+    }
+
+    fn probe(breaker: &mut Breaker, now: Moment, remote: &InstanceName) -> Option<Probe> {
+        let admission = breaker.ask(now, remote);
+        assert!(admission.probe().is_some(), "{admission:?} is no probe");
+        admission.probe()
     }
 
     #[test]
@@ -189,9 +249,9 @@ mod tests {
         let a = name("a.example");
         let mut breaker = Breaker::new(LIMITS);
         for _ in 0..10 {
-            breaker.report(Moment(0), &a, Report::Failed, 0);
-            breaker.report(Moment(0), &a, Report::Failed, 0);
-            breaker.report(Moment(0), &a, Report::Alive, 0);
+            breaker.report(Moment(0), &a, None, Report::Failed, 0);
+            breaker.report(Moment(0), &a, None, Report::Failed, 0);
+            breaker.report(Moment(0), &a, None, Report::Alive, 0);
         }
         assert_eq!((breaker.ask(Moment(0), &a), breaker.failing()), (Admission::Go, 0));
         let mut breaker = open(Moment(0), &a);
@@ -203,12 +263,12 @@ mod tests {
     fn a_single_probe_goes_and_what_it_hears_decides() {
         let a = name("a.example");
         let mut breaker = open(Moment(0), &a);
-        assert_eq!(breaker.ask(Moment(100), &a), Admission::Probe);
+        let first = probe(&mut breaker, Moment(100), &a);
         assert_eq!(breaker.ask(Moment(101), &a), Admission::Probing { until: Moment(150) });
-        breaker.report(Moment(110), &a, Report::Failed, 0);
+        breaker.report(Moment(110), &a, first, Report::Failed, 0);
         assert_eq!(breaker.ask(Moment(111), &a), Admission::Open { until: Moment(310) }, "twice as long");
-        assert_eq!(breaker.ask(Moment(310), &a), Admission::Probe);
-        breaker.report(Moment(311), &a, Report::Alive, 0);
+        let second = probe(&mut breaker, Moment(310), &a);
+        breaker.report(Moment(311), &a, second, Report::Alive, 0);
         assert_eq!(breaker.ask(Moment(311), &a), Admission::Go);
     }
 
@@ -216,72 +276,132 @@ mod tests {
     fn a_probe_that_is_never_heard_of_again_is_followed_by_another() {
         let a = name("a.example");
         let mut breaker = open(Moment(0), &a);
-        assert_eq!(breaker.ask(Moment(100), &a), Admission::Probe);
+        let lost = probe(&mut breaker, Moment(100), &a);
         assert_eq!(breaker.ask(Moment(149), &a), Admission::Probing { until: Moment(150) });
-        assert_eq!(breaker.ask(Moment(150), &a), Admission::Probe);
+        probe(&mut breaker, Moment(150), &a);
+        breaker.report(Moment(151), &a, lost, Report::Failed, 0);
+        assert_eq!(breaker.ask(Moment(152), &a), Admission::Probing { until: Moment(200) }, "late, and not its turn");
     }
 
     #[test]
     fn a_probe_that_was_not_made_leaves_its_place_to_the_next() {
         let a = name("a.example");
         let mut breaker = open(Moment(0), &a);
-        assert_eq!(breaker.ask(Moment(100), &a), Admission::Probe);
-        breaker.report(Moment(101), &a, Report::NotAsked, 0);
-        assert_eq!(breaker.ask(Moment(102), &a), Admission::Probe);
+        let first = probe(&mut breaker, Moment(100), &a);
+        breaker.report(Moment(101), &a, first, Report::NotAsked, 0);
+        probe(&mut breaker, Moment(102), &a);
+    }
+
+    #[test]
+    fn what_was_on_its_way_before_ends_nobody_elses_probe() {
+        let a = name("a.example");
+        for late in [Report::Failed, Report::NotAsked] {
+            let mut breaker = open(Moment(0), &a);
+            probe(&mut breaker, Moment(100), &a);
+            breaker.report(Moment(101), &a, None, late, 0);
+            assert_eq!(breaker.ask(Moment(102), &a), Admission::Probing { until: Moment(150) }, "{late:?}");
+        }
     }
 
     #[test]
     fn a_busy_remote_is_left_alone_for_as_long_as_it_asks_within_bounds() {
         let a = name("a.example");
-        let mut breaker = Breaker::new(LIMITS);
-        breaker.report(Moment(0), &a, Report::Busy(300), 0);
-        assert_eq!(breaker.ask(Moment(1), &a), Admission::Open { until: Moment(300) });
-        let mut breaker = Breaker::new(LIMITS);
-        breaker.report(Moment(0), &a, Report::Busy(u64::MAX), 0);
-        assert_eq!(breaker.ask(Moment(1), &a), Admission::Open { until: Moment(400) });
+        for (asked, until) in [(300, 300), (900, 900), (u64::MAX, 1000)] {
+            let mut breaker = Breaker::new(LIMITS);
+            breaker.report(Moment(0), &a, None, Report::Busy(asked), 0);
+            assert_eq!(breaker.ask(Moment(1), &a), Admission::Open { until: Moment(until) });
+        }
+    }
+
+    #[test]
+    fn what_a_busy_remote_asked_for_is_heard_while_it_is_open_and_no_late_answer_takes_it_back() {
+        let a = name("a.example");
+        let mut breaker = open(Moment(0), &a);
+        breaker.report(Moment(10), &a, None, Report::Busy(500), 0);
+        assert_eq!(breaker.ask(Moment(11), &a), Admission::Open { until: Moment(510) });
+        breaker.report(Moment(12), &a, None, Report::Alive, 0);
+        assert_eq!(breaker.ask(Moment(13), &a), Admission::Open { until: Moment(510) });
+        breaker.report(Moment(510), &a, None, Report::Alive, 0);
+        assert_eq!((breaker.ask(Moment(510), &a), breaker.failing()), (Admission::Go, 0));
     }
 
     #[test]
     fn the_remote_that_was_heard_of_least_recently_is_forgotten() {
         let mut breaker = Breaker::new(LIMITS);
         for (at, remote) in [(0, "a.example"), (1, "b.example"), (2, "a.example"), (3, "c.example")] {
-            breaker.report(Moment(at), &name(remote), Report::Failed, 0);
+            breaker.report(Moment(at), &name(remote), None, Report::Failed, 0);
         }
         assert_eq!(breaker.failing(), 2);
         assert!(!breaker.failing.contains_key(&name("b.example")));
     }
 
+    /// What a test knows of a remote beside the breaker.
+    #[derive(Clone, Copy, Default)]
+    struct Known {
+        probe: Option<(Probe, Moment)>,
+        busy_until: Option<Moment>,
+    }
+
+    /// What happens, and after how long. One remote has most of it, failures are frequent and pauses short: else it is never
+    /// open with a probe on its way and somebody late.
+    fn step() -> impl Strategy<Value = (bool, u8, bool, u64, usize, u64)> {
+        let pause = prop_oneof![5 => 0u64..10, 2 => 0u64..120];
+        let which = prop_oneof![10 => Just(0usize), 1 => 1usize..3];
+        (any::<bool>(), 0u8..8, any::<bool>(), pause, which, 0u64..1500)
+    }
+
     proptest! {
-        /// Whatever is reported: never two probes at a time, never more remotes than the bound, and there is always a
-        /// moment at which somebody may go.
+        /// Whatever is reported, by the probe or by requests from before: never two probes at a time, never a request before
+        /// the end of what the remote asked for, never more remotes than the bound, and there is always a moment at which
+        /// somebody may go.
         #[test]
-        fn one_probe_at_a_time_and_never_stuck(steps in prop::collection::vec((0u8..5, 0u64..120, 0usize..3), 1..200)) {
+        fn one_probe_at_a_time_and_never_stuck(
+            steps in prop::collection::vec(step(), 1..300)
+        ) {
             let names = ["a.example", "b.example", "c.example"].map(name);
             let mut breaker = Breaker::new(LIMITS);
             let mut now = Moment(0);
-            let mut probes = [None::<Moment>; 3];
-            for (what, pause, which) in steps {
+            let mut known = [Known::default(); 3];
+            for (what, heard, by_probe, pause, which, busy_ms) in steps {
                 now = now.after_ms(pause);
                 let remote = &names[which];
-                match what {
-                    0 => match breaker.ask(now, remote) {
-                        Admission::Probe => {
-                            prop_assert!(probes[which].is_none_or(|until| now >= until), "two probes");
-                            probes[which] = Some(now.after_ms(LIMITS.probe_max_ms));
-                        }
+                let of = &mut known[which];
+                let probing = of.probe.filter(|(_, until)| now < *until).is_some();
+                let busy = of.busy_until.is_some_and(|until| now < until);
+                if what {
+                    let admission = breaker.ask(now, remote);
+                    prop_assert!(!(probing || busy) || !matches!(admission, Admission::Go | Admission::Probe(_)),
+                        "{admission:?} beside a probe ({probing}) or before its time ({busy})");
+                    match admission {
+                        Admission::Probe(probe) => of.probe = Some((probe, now.after_ms(LIMITS.probe_max_ms))),
                         Admission::Open { until } | Admission::Probing { until } => {
-                            prop_assert!(until > now && until <= now.after_ms(LIMITS.open_max_ms));
+                            prop_assert!(until > now && until <= now.after_ms(LIMITS.open_max_ms.max(LIMITS.busy_max_ms)));
                         }
                         Admission::Go => {}
-                    },
-                    1 => { breaker.report(now, remote, Report::Failed, 500); probes[which] = None; }
-                    2 => { breaker.report(now, remote, Report::Alive, 500); probes[which] = None; }
-                    3 => { breaker.report(now, remote, Report::NotAsked, 500); probes[which] = None; }
-                    _ => { breaker.report(now, remote, Report::Busy(70), 500); probes[which] = None; }
+                    }
+                } else {
+                    let probe = of.probe.filter(|_| by_probe).map(|(probe, _)| probe);
+                    let report = match heard {
+                        0 => Report::Alive,
+                        1 => Report::NotAsked,
+                        2 => Report::Busy(busy_ms),
+                        _ => Report::Failed,
+                    };
+                    breaker.report(now, remote, probe, report, 500);
+                    if probe.is_some() || report == Report::Alive {
+                        of.probe = None;
+                    }
+                    if matches!(report, Report::Busy(_)) {
+                        of.busy_until = of.busy_until.max(Some(now.after_ms(busy_ms.min(LIMITS.busy_max_ms))));
+                    }
                 }
                 prop_assert!(breaker.failing() <= LIMITS.remotes_max);
-                for forgotten in 0..3 {
-                    if !breaker.failing.contains_key(&names[forgotten]) { probes[forgotten] = None; }
+                for (name, of) in names.iter().zip(&mut known) {
+                    if !breaker.failing.contains_key(name) {
+                        prop_assert!(of.busy_until.is_none_or(|until| now >= until) || breaker.failing() == LIMITS.remotes_max,
+                            "forgotten before its time, with room");
+                        *of = Known::default();
+                    }
                 }
             }
         }

@@ -7,13 +7,16 @@
 //! | `DeliveryFailed` | FED_EVENTS | `fed.event.delivery_failed.<remote>` |
 //!
 //! An error means: not known to be stored, the caller still has it. Publishing it again is harmless, whatever became of the
-//! first one: the id is made of the event ([`message_id`](crate::message_id)), and the broker knows it for ten minutes.
+//! first one: the id is made of the event ([`message_id`](crate::message_id)), and the broker knows it for ten minutes. For the
+//! same reason **a delivery that was given up can't be sent once more within these minutes by publishing it once more**: it
+//! would be taken for a repeat. [`JetStreamPublisher::store_again`] gives it another id.
 //!
 //! **A full lane is no error.** It belongs to a remote that has been dead for long, and nothing the caller could do would help.
-//! The delivery is parked (FED_PARKED, reason `remote-full`), `DeliveryFailed` is published, and both are acked before
-//! `publish` returns. Everything else that is full (the stream, the storage) is the caller's to know.
+//! The delivery is parked (FED_PARKED, reason `remote-full`), acked before `publish` returns, and `DeliveryFailed` is
+//! published. If that is not acked, a warning is all that is left of it: an error would have the caller publish again, and what
+//! is parked would be delivered besides. Everything else that is full (the stream, the storage) is the caller's to know.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,7 +34,7 @@ use crate::activity::ACTIVITY_BYTES_MAX;
 use crate::lanes::{self, BackfillLane, PARTITIONS, failed_subject, lane_of, remote_of};
 use crate::stored::{self, Message, header};
 use crate::trace::Trace;
-use crate::{EventPublisher, FederationEvent};
+use crate::{EventPublisher, FederationEvent, message_id};
 
 /// The word under which a delivery is parked that found its lane full.
 pub const REMOTE_FULL: &str = "remote-full";
@@ -93,6 +96,13 @@ pub enum Error {
     },
 }
 
+/// Which time an event is sent once more; none is the first.
+type Again = Option<NonZeroU32>;
+
+fn renamed(msg_id: String, again: Again) -> String {
+    again.map_or_else(|| msg_id.clone(), |again| message_id::again(&msg_id, again))
+}
+
 /// Publishes events to NATS JetStream. Cheap to clone; all clones share a connection.
 #[derive(Clone)]
 pub struct JetStreamPublisher {
@@ -129,30 +139,43 @@ impl JetStreamPublisher {
     /// # Errors
     /// It is not known to be stored.
     pub async fn store(&self, event: FederationEvent) -> Result<(), Error> {
+        self.store_under(event, None).await
+    }
+
+    /// Stores an event that was stored before and given up, to be delivered once more: under an id of its own, by which the
+    /// broker tells it from a repeat. `again` says which time it is, from 1 on.
+    ///
+    /// # Errors
+    /// It is not known to be stored; calling again with the same number is harmless.
+    pub async fn store_again(&self, event: FederationEvent, again: NonZeroU32) -> Result<(), Error> {
+        self.store_under(event, Some(again)).await
+    }
+
+    async fn store_under(&self, event: FederationEvent, again: Again) -> Result<(), Error> {
         match &event {
             FederationEvent::DeliveryRequested { inbox, signing_actor_id, .. } => {
                 let lane = lane_of(inbox, *signing_actor_id, self.options.partitions)?;
-                self.store_delivery(&lane, event).await
+                self.store_delivery(&lane, event, again).await
             }
             FederationEvent::BackfillRequested { owner_user_id, follower_inbox_url } => {
                 let inbox: Url = follower_inbox_url.parse().map_err(|_| Error::InboxUrl(follower_inbox_url.clone()))?;
                 let subject = BackfillLane { remote: remote_of(&inbox)?, owner: *owner_user_id }.subject();
-                self.put("BackfillRequested", definitions::backfill(), subject, &event).await
+                self.put("BackfillRequested", definitions::backfill(), subject, &event, again).await
             }
             FederationEvent::DeliveryFailed { inbox, .. } => {
                 let subject = failed_subject(&remote_of(inbox)?);
-                self.put("DeliveryFailed", definitions::events(), subject, &event).await
+                self.put("DeliveryFailed", definitions::events(), subject, &event, again).await
             }
         }
     }
 
-    async fn store_delivery(&self, lane: &OutboxLane, event: FederationEvent) -> Result<(), Error> {
-        match self.put("DeliveryRequested", definitions::outbox(), lane.subject(), &event).await {
+    async fn store_delivery(&self, lane: &OutboxLane, event: FederationEvent, again: Again) -> Result<(), Error> {
+        match self.put("DeliveryRequested", definitions::outbox(), lane.subject(), &event, again).await {
             Err(Error::NotStored { refused: Refused::LaneFull, .. }) => {}
             other => return other,
         }
         // In this order: what is parked can be had back, an announcement alone could not.
-        self.park(lane, &event).await?;
+        self.park(lane, &event, again).await?;
         let FederationEvent::DeliveryRequested { inbox, activity, signing_actor_id } = event else {
             return Ok(()); // nothing else comes here
         };
@@ -160,15 +183,19 @@ impl JetStreamPublisher {
             format!("the lane {lane} is full: the remote has not taken anything for long; the delivery is parked");
         tracing::warn!(%inbox, %lane, "a delivery was parked: its lane is full");
         let failed = FederationEvent::DeliveryFailed { inbox, activity, signing_actor_id, error };
-        self.put("DeliveryFailed", definitions::events(), failed_subject(&lane.remote), &failed).await
+        let subject = failed_subject(&lane.remote);
+        if let Err(error) = self.put("DeliveryFailed", definitions::events(), subject, &failed, again).await {
+            tracing::warn!(%lane, %error, "a delivery was parked, and its DeliveryFailed is not known to be stored");
+        }
+        Ok(())
     }
 
     /// A copy in FED_PARKED. Its id is that of the delivery, so that a repeat finds it there.
-    async fn park(&self, lane: &OutboxLane, event: &FederationEvent) -> Result<(), Error> {
+    async fn park(&self, lane: &OutboxLane, event: &FederationEvent, again: Again) -> Result<(), Error> {
         let now = OffsetDateTime::now_utc();
         let Message { mut headers, payload } =
             Message::of(&lane.subject(), event, now, &Trace::of(&tracing::Span::current()))?;
-        let msg_id = headers.remove(0).1;
+        let msg_id = renamed(headers.remove(0).1, again);
         headers.insert(0, (header::MSG_ID, format!("{}.{msg_id}.{REMOTE_FULL}", lane.key())));
         headers.push((parked::REASON, REMOTE_FULL.to_owned()));
         headers.push((parked::AT, rfc3339(now)));
@@ -188,6 +215,7 @@ impl JetStreamPublisher {
         stream: &Definition,
         subject: String,
         event: &FederationEvent,
+        again: Again,
     ) -> Result<(), Error> {
         let template = match event {
             FederationEvent::DeliveryRequested { .. } => "fed.outbox.{remote}.{partition}",
@@ -208,8 +236,10 @@ impl JetStreamPublisher {
             otel.status_code = tracing::field::Empty,
         );
         let message = Message::of(&subject, event, OffsetDateTime::now_utc(), &Trace::of(&span))?;
-        span.record("messaging.message.id", message.msg_id());
-        let Message { headers, payload } = message;
+        let Message { mut headers, payload } = message;
+        let msg_id = renamed(headers.remove(0).1, again);
+        span.record("messaging.message.id", msg_id.as_str());
+        headers.insert(0, (header::MSG_ID, msg_id));
         let storing = self.publisher.store_in(stream, subject.clone(), headers, payload, self.options.ack_timeout);
         match storing.instrument(span.clone()).await {
             Ok(stored) => {

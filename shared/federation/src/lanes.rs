@@ -25,7 +25,7 @@ pub enum Error {
     Inbox(String),
 }
 
-/// The instance that an inbox belongs to: host, and port where it is not the scheme's own.
+/// The instance that an inbox belongs to: host, and port where it is neither 80 nor 443, whatever the scheme.
 ///
 /// # Errors
 /// The URL has no host that could be an instance's.
@@ -68,6 +68,7 @@ pub struct BackfillLane {
 impl LaneName for BackfillLane {
     const KIND: &'static str = "backfill";
     const TEMPLATE: &'static str = "fed.backfill.{remote}.{owner}";
+    const PARKED_TEMPLATE: &'static str = "fed.parked.backfill.{remote}.{owner}";
 
     fn key(&self) -> String {
         format!("backfill.{}.{}", self.remote.token(), self.owner)

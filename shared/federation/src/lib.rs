@@ -72,8 +72,9 @@
 //!
 //! # What it never does
 //! It counts nothing as delivered that was not answered 2xx. It connects to no address that is not public, unless told so
-//! ([`Guard`]). It stores nothing of its own, follows no link of a stranger's but a redirect of an inbox, and reads nothing
-//! from the environment.
+//! ([`Guard`]). It stores nothing of its own, and follows no link of a stranger's but a redirect of an inbox. Of the environment it
+//! reads nothing but what the system's certificate authorities are found by (`SSL_CERT_FILE`, `SSL_CERT_DIR`), and that only
+//! where no `ca_file` is given.
 
 pub mod activity;
 pub mod attempt;
@@ -102,7 +103,7 @@ pub use backfill::{Backfilled, Cursor, History, OutboxCollection, OutboxSetup, P
 pub use event::FederationEvent;
 pub use fedstream_jetstream::{NatsSettings, StreamsMode};
 pub use guard::{Guard, Names};
-pub use in_process::Left;
+pub use in_process::{Left, LeftBackfill};
 pub use jetstream::{JetStreamPublisher, Options as JetStreamOptions};
 pub use keys::{ActorKeys, KeysInMemory, PemDirectory, SigningKeys};
 pub use publisher::EventPublisher;

@@ -4,6 +4,8 @@
 //! (members by name, no white space), so that an application that builds it a second time, in another order, still repeats
 //! itself. Any other stable id does as well: it only has to be the same for the same delivery, and another for another.
 
+use std::num::NonZeroU32;
+
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -51,6 +53,13 @@ fn canonical(value: &Value) -> String {
 
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
+}
+
+/// The id of an event that is sent once more on purpose, after it was given up: the broker would take one under its own id for
+/// a repeat, and drop it. `again` says which time it is, so that a repeat of this one is known too.
+#[must_use]
+pub fn again(id: &str, again: NonZeroU32) -> String {
+    format!("{id}.again.{again}")
 }
 
 #[cfg(test)]

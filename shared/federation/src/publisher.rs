@@ -7,7 +7,9 @@ use crate::FederationEvent;
 /// Takes an event off the application's hands.
 ///
 /// `Ok` means that it is safe with somebody else; an error means that the caller still has it, and that calling again is
-/// harmless. This is the one place of fedstream that answers with `anyhow` outside of `main`: k-ap's trait does.
+/// harmless: a repeat is one delivery. So who wants to send a delivery once more that was given up (a `DeliveryFailed` came) must not
+/// just publish it again: for minutes that is a repeat. [`JetStreamPublisher::store_again`](crate::JetStreamPublisher::store_again)
+/// is for that. This is the one place of fedstream that answers with `anyhow` outside of `main`: k-ap's trait does.
 #[async_trait]
 pub trait EventPublisher: Send + Sync {
     /// Publishes one event.

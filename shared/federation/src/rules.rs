@@ -37,6 +37,22 @@ impl Rules {
         Backoff::new(millis(self.delay_min), millis(self.delay_max), millis(self.retry_after_max))
     }
 
+    /// From the first attempt to the last, where each one fails at once.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        let pauses = self.attempts_max.saturating_sub(1);
+        let mut total = Duration::ZERO;
+        let mut pause = self.delay_min.min(self.delay_max);
+        for made in 0..pauses {
+            if pause.is_zero() || pause >= self.delay_max {
+                return total.saturating_add(pause.saturating_mul(pauses - made));
+            }
+            total = total.saturating_add(pause);
+            pause = pause.saturating_mul(2).min(self.delay_max);
+        }
+        total
+    }
+
     /// How many attempts would have been made in this time: what waits in line behind one that fails is not tried for as
     /// long again, or the last of a hundred would be given up days after the first.
     #[must_use]
@@ -73,6 +89,9 @@ mod tests {
         for (waited, attempts) in [(0, 0), (1, 1), (2, 1), (3, 2), (7, 3), (11, 4), (15, 5), (1000, 5)] {
             assert_eq!(rules.attempts_within(seconds(waited)), attempts, "{waited}");
         }
+        assert_eq!(rules.total(), seconds(11));
+        assert_eq!(Rules { attempts_max: 1, ..rules }.total(), Duration::ZERO);
+        assert_eq!(Rules { attempts_max: u32::MAX, ..rules }.total(), seconds(3 + 4 * (u64::from(u32::MAX) - 3)));
     }
 
     #[test]

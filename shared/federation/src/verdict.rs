@@ -5,10 +5,12 @@
 //! | 2xx | delivered | |
 //! | 307, 308 | asked at the new place, signed anew, at most a few times | the two that keep a POST a POST |
 //! | 301, 302, 303, other 3xx, 1xx | retry | a client would turn them into a GET; a wrong proxy is put right some day |
-//! | 401, 403 | the other form of signature, and refused when none is left | who can't read a form says so like this |
+//! | 401 | the other form of signature; retry when none is left | who can't read a form says so like this, and so does who can't fetch our key for a moment (Mastodon's own delivery tries a 401 again) |
+//! | 403 | the other form of signature; refused when none is left | some say so like this; else it is the remote's will |
 //! | 408, 425, 429 | retry, not before Retry-After | |
 //! | 404, 410, every other 4xx | refused, for good | the inbox is gone, or it doesn't want this activity |
-//! | 5xx, no answer | retry | |
+//! | 501 | refused, for good | it can't do this at all, and says so; Mastodon's own delivery gives up as well |
+//! | every other 5xx, no answer | retry | |
 //!
 //! A refusal is final and told (`DeliveryFailed`): nothing counts as delivered that was not.
 
@@ -24,7 +26,7 @@ pub enum Meaning {
     Delivered,
     /// It is to be posted to another place.
     Moved,
-    /// The signature was not taken.
+    /// The signature was not taken. When no form is left, 401 is tried again and 403 is final.
     Unsigned,
     /// For good.
     Refused,
@@ -42,7 +44,7 @@ pub fn of(status: u16, retry_after: Option<&str>, now: SystemTime) -> Meaning {
         200..=299 => Meaning::Delivered,
         307 | 308 => Meaning::Moved,
         401 | 403 => Meaning::Unsigned,
-        408 | 425 | 429 | 500..=599 | 100..=199 | 300..=399 => {
+        408 | 425 | 429 | 500 | 502..=599 | 100..=199 | 300..=399 => {
             Meaning::Retry { after: retry_after.and_then(|text| read_retry_after(text, now)) }
         }
         _ => Meaning::Refused,
@@ -133,8 +135,8 @@ mod tests {
             (&[200, 201, 202, 204, 299][..], Delivered),
             (&[307, 308], Moved),
             (&[401, 403], Unsigned),
-            (&[100, 199, 300, 301, 302, 303, 304, 399, 408, 425, 429, 500, 501, 502, 503, 504, 530, 599], retry),
-            (&[400, 402, 404, 405, 406, 409, 410, 411, 413, 415, 418, 421, 422, 451, 499], Refused),
+            (&[100, 199, 300, 301, 302, 303, 304, 399, 408, 425, 429, 500, 502, 503, 504, 530, 599], retry),
+            (&[400, 402, 404, 405, 406, 409, 410, 411, 413, 415, 418, 421, 422, 451, 499, 501], Refused),
             (&[0, 99, 600, 999], Refused),
         ] {
             for status in statuses {

@@ -8,6 +8,7 @@
 //!                 ├─ purge     what is settled leaves
 //!                 ├─ lanes     which lanes have a backlog
 //!                 ├─ oldest    what has waited longest in a lane
+//!                 ├─ usage     how full streams are, for people
 //!                 ├─ parked    what left its lane undelivered: listed, and published again
 //!                 │
 //!                 ├─ bucket ─┬─ leases          who sends a lane, and its epoch, by compare-and-set
@@ -46,6 +47,7 @@ pub mod safety;
 pub mod settings;
 pub mod streams;
 mod tls;
+pub mod usage;
 pub mod watch;
 
 pub use broker::Broker;
@@ -61,4 +63,5 @@ pub use publish::{Publisher, Refused, Stored};
 pub use reader::{LaneReader, ReaderOptions, StoredMessage};
 pub use settings::{NatsSettings, StreamsMode};
 pub use streams::{StreamFacts, StreamNeed};
+pub use usage::{Usage, UsageWatch};
 pub use watch::{StreamState, StreamWatch};

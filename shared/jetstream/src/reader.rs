@@ -24,6 +24,7 @@ use async_nats::jetstream::{self, ErrorCode, stream};
 use bytes::Bytes;
 use fedstream_lane::Seq;
 use futures::StreamExt;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -35,15 +36,20 @@ use crate::{Broker, Created, Headers};
 pub struct ReaderOptions {
     /// Messages asked for at once; the library would prefetch 500.
     pub max_batch: u16,
-    /// How long one request waits at the broker. Half of it is the heartbeat: a lost consumer shows after two.
+    /// How long one request waits at the broker. Half of it is the heartbeat: a lost consumer shows after two, or by a look.
     pub max_expires: Duration,
-    /// After how long without a message the reader looks whether it should have brought one.
+    /// After how long without a message the reader looks whether it should have brought one. Where there was none, the
+    /// next looks come later and later, up to three times as late.
     pub idle_check: Duration,
 }
 
+/// A lane that was quiet for long is seldom the one whose consumer was lost, and each look is two questions to the broker.
+const IDLE_CHECKS: u32 = 3;
+
 impl Default for ReaderOptions {
     fn default() -> Self {
-        Self { max_batch: 64, max_expires: Duration::from_secs(4), idle_check: Duration::from_secs(5) }
+        // A quiet lane costs the broker a request and two heartbeats in 20 s; a lost consumer is noticed by the looks before that.
+        Self { max_batch: 64, max_expires: Duration::from_secs(20), idle_check: Duration::from_secs(5) }
     }
 }
 
@@ -56,6 +62,8 @@ pub struct StoredMessage {
     pub headers: Headers,
     /// Its body.
     pub payload: Bytes,
+    /// When the broker stored it, by the broker's clock.
+    pub stored_at: OffsetDateTime,
     /// How many more the lane held when this one was sent.
     pub pending: u64,
 }
@@ -111,6 +119,8 @@ pub struct LaneReader {
     confirmed: bool,
     last: Seq,
     quiet_since: Instant,
+    /// Looks since the last message that found nothing.
+    looks: u32,
     /// Whether the last look found a message that had not come.
     suspected: bool,
     /// A message that came and is not handed out yet: `next` may be cancelled while it confirms.
@@ -156,6 +166,7 @@ impl LaneReader {
             confirmed: false,
             last: Seq(0),
             quiet_since: Instant::now(),
+            looks: 0,
             suspected: false,
             held: None,
         })
@@ -167,7 +178,7 @@ impl LaneReader {
     /// See [`Error`]; after one the reader is finished.
     pub async fn next(&mut self) -> Result<StoredMessage, Error> {
         while self.held.is_none() {
-            let look_at = self.quiet_since + self.options.idle_check;
+            let look_at = self.quiet_since + self.look_after();
             tokio::select! {
                 biased;
                 changed = self.generation.changed() => {
@@ -176,7 +187,7 @@ impl LaneReader {
                 message = self.messages.next() => match message {
                     Some(Ok(message)) => {
                         self.quiet_since = Instant::now();
-                        self.suspected = false;
+                        (self.looks, self.suspected) = (0, false);
                         self.held = Some(message);
                     }
                     Some(Err(error)) => return Err(Error::Broken(error.to_string())),
@@ -191,6 +202,12 @@ impl LaneReader {
         self.confirm_consumer().await?;
         let Some(message) = self.held.take() else { unreachable!("held until here") };
         self.read(&message)
+    }
+
+    /// A suspicion is looked into soon.
+    fn look_after(&self) -> Duration {
+        let times = if self.suspected { 1 } else { (self.looks + 1).min(IDLE_CHECKS) };
+        self.options.idle_check * times
     }
 
     /// The identity guard: a consumer whose name was not seen before may live on another stream.
@@ -220,6 +237,7 @@ impl LaneReader {
             seq,
             headers: message.headers.as_ref().map(Headers::from).unwrap_or_default(),
             payload: message.payload.clone(),
+            stored_at: info.published,
             pending: info.pending,
         })
     }
@@ -237,6 +255,7 @@ impl LaneReader {
             Ok(message) if self.suspected => Err(Error::Silent { waiting: Seq(message.sequence) }),
             found => {
                 self.suspected = found.is_ok(); // an error is "none", or no answer: look again later
+                self.looks = self.looks.saturating_add(1);
                 Ok(())
             }
         }

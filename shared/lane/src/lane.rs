@@ -50,6 +50,7 @@ impl Lane {
 impl LaneName for Lane {
     const KIND: &'static str = "inbox";
     const TEMPLATE: &'static str = "fed.inbox.{destination}.{source}";
+    const PARKED_TEMPLATE: &'static str = "fed.parked.inbox.{destination}.{source}";
 
     fn key(&self) -> String {
         Self::key(self)

@@ -13,6 +13,9 @@ pub trait LaneName: Clone + Debug + Display + Eq + Hash + Ord + Send + Sync + 's
     /// Their subject with a name in place of each token of its own, for telemetry.
     const TEMPLATE: &'static str;
 
+    /// The same of what was parked.
+    const PARKED_TEMPLATE: &'static str;
+
     /// `<kind>.<a>.<b>`: the lane's key in the buckets.
     fn key(&self) -> String;
 

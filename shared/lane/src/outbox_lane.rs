@@ -19,6 +19,7 @@ pub struct OutboxLane {
 impl LaneName for OutboxLane {
     const KIND: &'static str = "outbox";
     const TEMPLATE: &'static str = "fed.outbox.{remote}.{partition}";
+    const PARKED_TEMPLATE: &'static str = "fed.parked.outbox.{remote}.{partition}";
 
     fn key(&self) -> String {
         format!("outbox.{}.{}", self.remote.token(), self.partition)

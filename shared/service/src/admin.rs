@@ -1,4 +1,4 @@
-//! The second listener: `/healthz`, `/readyz` and `/lanes`, for supervisors and people. It says nothing about anybody's
+//! The second listener: `/healthz`, `/readyz`, `/metrics` and `/lanes`, for supervisors, Prometheus and people. It says nothing about anybody's
 //! activities, and is on loopback unless told otherwise.
 
 use std::future::Future;
@@ -11,11 +11,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::http_server::{self, Limits};
+use crate::metrics;
 use crate::readiness::Readiness;
 
 type LanesPage = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Value> + Send>> + Send + Sync>;
@@ -28,7 +30,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// `/healthz` and `/readyz` only.
+    /// `/healthz`, `/readyz` and `/metrics` only.
     pub fn new(readiness: Readiness) -> Self {
         Self { readiness, lanes: None }
     }
@@ -50,6 +52,7 @@ impl Admin {
             // Alive is: it answers. A broker that is away is no reason to be restarted.
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics_page))
             .route("/lanes", get(lanes))
             .with_state(self)
     }
@@ -65,6 +68,13 @@ impl Admin {
 async fn readyz(State(admin): State<Admin>) -> Response {
     let status = if admin.readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(admin.readiness.report())).into_response()
+}
+
+async fn metrics_page() -> Response {
+    match metrics::text() {
+        Some(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 async fn lanes(State(admin): State<Admin>) -> Response {

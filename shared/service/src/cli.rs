@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::config::{Bytes, Secret, common};
 
-    static COMMON: [Variable; 14] = common::variables("127.0.0.1:9090");
+    static COMMON: [Variable; common::COUNT] = common::variables("127.0.0.1:9090");
     static SERVICE: Service = Service {
         name: "sample",
         about: "Does nothing.",

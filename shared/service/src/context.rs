@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{TraceContextExt, TraceFlags};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -19,12 +19,18 @@ pub struct TraceHeaders {
     pub tracestate: Option<String>,
 }
 
-/// The context of `span`, or `None` where traces aren't exported.
+/// The context of `span`, or `None` where traces aren't exported. One that is not sampled has a context too, with the flag
+/// 00: what is sampled in spite of that later is then in the right trace.
 pub fn of(span: &Span) -> Option<TraceHeaders> {
-    let mut carrier = HashMap::new();
-    TraceContextPropagator::new().inject_context(&span.context(), &mut carrier);
-    let traceparent = carrier.remove("traceparent")?;
-    let tracestate = carrier.remove("tracestate").filter(|state| !state.is_empty());
+    let context = span.context();
+    let span = context.span();
+    let ids = span.span_context();
+    if !ids.is_valid() {
+        return None;
+    }
+    let flags = (ids.trace_flags() & TraceFlags::SAMPLED).to_u8();
+    let traceparent = format!("00-{}-{}-{flags:02x}", ids.trace_id(), ids.span_id());
+    let tracestate = Some(ids.trace_state().header()).filter(|state| !state.is_empty());
     Some(TraceHeaders { traceparent, tracestate })
 }
 
@@ -62,7 +68,7 @@ pub fn link(span: &Span, remote: Option<&Context>) {
 mod tests {
     use super::*;
     use opentelemetry::trace::TracerProvider as _;
-    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
     use tracing_subscriber::layer::SubscriberExt;
 
     const REMOTE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -86,6 +92,21 @@ mod tests {
             let linked = tracing::info_span!("front door");
             link(&linked, extract(Some(REMOTE), None).as_ref());
             assert!(!of(&linked).unwrap().traceparent.contains("4bf92f3577b34da6a3ce929d0e0e4736"));
+        });
+    }
+
+    #[test]
+    fn a_trace_that_is_not_sampled_is_passed_on_with_its_ids() {
+        let provider = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let subscriber = tracing::Dispatch::new(tracing_subscriber::registry().with(layer));
+        let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+        tracing::dispatcher::with_default(&subscriber, || {
+            let front = of(&tracing::info_span!("front door")).unwrap();
+            assert!(front.traceparent.ends_with("-00"), "{front:?}");
+            let later = tracing::info_span!("replay");
+            continue_from(&later, extract(Some(&front.traceparent), None));
+            assert_eq!(of(&later).unwrap().traceparent[..35], front.traceparent[..35], "the same trace");
         });
     }
 

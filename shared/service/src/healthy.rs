@@ -62,7 +62,7 @@ mod tests {
     use crate::config::{Variable, common};
     use std::net::TcpListener;
 
-    static COMMON: [Variable; 14] = common::variables("127.0.0.1:9090");
+    static COMMON: [Variable; common::COUNT] = common::variables("127.0.0.1:9090");
     static SERVICE: Service = Service { name: "sample", about: "", version: "0", variables: &[&COMMON] };
 
     fn ask_at(address: &str) -> Result<(), Failure> {

@@ -48,6 +48,15 @@ pub fn method_in_spans(method: &Method) -> &'static str {
     KNOWN.into_iter().find(|known| method.as_str() == *known).unwrap_or("_OTHER")
 }
 
+/// The same as the beginning of a span's name (OpenTelemetry, HTTP spans, name).
+#[must_use]
+pub fn method_in_names(method: &Method) -> &'static str {
+    match method_in_spans(method) {
+        "_OTHER" => "HTTP",
+        known => known,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +90,9 @@ mod tests {
     fn a_method_that_nobody_knows_has_no_name_in_spans() {
         for (method, name) in [("POST", "POST"), ("TRACE", "TRACE"), ("post", "_OTHER"), ("X-RANDOM-1", "_OTHER")] {
             assert_eq!(method_in_spans(&method.parse().expect("a token")), name);
+        }
+        for (method, name) in [("GET", "GET"), ("X-RANDOM-1", "HTTP")] {
+            assert_eq!(method_in_names(&method.parse().expect("a token")), name);
         }
     }
 }

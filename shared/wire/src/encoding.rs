@@ -95,17 +95,27 @@ impl Encoding {
     /// # Errors
     /// Too large, inflating too much, or not of this encoding. At most `limit` bytes and one buffer are held.
     pub fn inflate(self, body: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-        let corrupt = |source| Error::Corrupt(self, source);
-        match self {
-            Self::Identity if body.len() > limit => Err(Error::TooLarge { limit }),
-            Self::Identity => Ok(body.to_vec()),
-            Self::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::new(body).map_err(corrupt)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(corrupt)?;
-                self.read_bounded(decoder, body.len(), limit)
-            }
-            Self::Gzip => self.read_bounded(flate2::read::MultiGzDecoder::new(body), body.len(), limit),
+        if self == Self::Identity {
+            return if body.len() > limit { Err(Error::TooLarge { limit }) } else { Ok(body.to_vec()) };
         }
+        let reader = self.reader(body).map_err(|source| Error::Corrupt(self, source))?;
+        self.read_bounded(reader, body.len(), limit)
+    }
+
+    /// What is in a body, for somebody who bounds it otherwise than [`Encoding::inflate`].
+    ///
+    /// # Errors
+    /// It can't even be begun.
+    pub fn reader<'a>(self, body: &'a [u8]) -> std::io::Result<Box<dyn Read + 'a>> {
+        Ok(match self {
+            Self::Identity => Box::new(body),
+            Self::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::new(body)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Box::new(decoder)
+            }
+            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
+        })
     }
 
     fn read_bounded(self, reader: impl Read, sent: usize, limit: usize) -> Result<Vec<u8>, Error> {

@@ -25,7 +25,7 @@ fn common() -> Vec<(String, String)> {
     // The batch-receiver's debug lines are what the checker reads.
     let pairs = [
         ("LOG_FORMAT", "json"),
-        ("LOG_LEVEL", "info,async_nats=warn,batch_receiver=debug"),
+        ("LOG_LEVEL", "info,async_nats=warn,batch_receiver=debug,fedstream_carrier=debug"),
         ("FED_SHUTDOWN_GRACE", "10s"),
     ];
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()

@@ -4,6 +4,7 @@
 mod backfill;
 mod kills;
 mod many;
+mod metrics;
 mod refusals;
 mod retries;
 mod rights;

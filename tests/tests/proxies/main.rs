@@ -12,6 +12,7 @@ mod proxy;
 mod site;
 mod through;
 mod tls;
+mod v1;
 
 use std::time::Duration;
 

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 
 use fedstream_tests::broker::repository;
+use fedstream_tests::debian;
 use fedstream_tests::eventually::eventually;
 use fedstream_tests::ports;
 use fedstream_tests::process::{kill_and_reap, tail};
@@ -161,19 +161,10 @@ fn changed(text: &str, changes: &Changes) -> String {
     })
 }
 
-/// What `tests/proxies.sh` finds or fetches: asked once per process.
-fn binary(kind: Kind) -> &'static Path {
-    static NGINX: OnceLock<PathBuf> = OnceLock::new();
-    static CADDY: OnceLock<PathBuf> = OnceLock::new();
-    let (known, name) = match kind {
-        Kind::Nginx => (&NGINX, "nginx"),
-        Kind::Caddy => (&CADDY, "caddy"),
-    };
-    known.get_or_init(|| {
-        let output = Command::new("sh").arg(repository().join("tests/proxies.sh")).arg(name).output().expect("sh");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        eprint!("{said}"); // which version the tests ran with
-        PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
+/// What `tests/debian.sh` finds or fetches.
+fn binary(kind: Kind) -> PathBuf {
+    debian::program(match kind {
+        Kind::Nginx => "nginx",
+        Kind::Caddy => "caddy",
     })
 }

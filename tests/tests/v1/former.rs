@@ -103,6 +103,11 @@ impl Former {
         self.shared.state().lies.extend(std::iter::repeat_n(lie.clone(), count));
     }
 
+    /// It answers as it should from now on.
+    pub fn be_honest(&self) {
+        self.shared.state().lies.clear();
+    }
+
     /// How many lies are left to tell.
     pub fn lies_left(&self) -> usize {
         self.shared.state().lies.len()
@@ -235,7 +240,9 @@ async fn deliver(instance: SocketAddr, item: &Value) -> io::Result<Response> {
 }
 
 fn entry(item: &Value, response: &Response) -> Value {
-    let body = Some(String::from_utf8_lossy(&response.body)).filter(|body| !body.is_empty());
+    // Told by the length, so there is none of an answer that came in chunks, as a compressed one does.
+    let length = response.header("content-length").and_then(|length| length.parse::<u64>().ok());
+    let body = length.filter(|length| *length > 0).map(|_| String::from_utf8_lossy(&response.body));
     json!({
         "time": "2024-06-30T21:47:56.123456+00:00",
         "activity_id": item["activity_id"],

@@ -4,6 +4,8 @@
 //! The far half fed by the existing batch-sender is in `services/batch-receiver/tests/v1.rs`.
 
 mod former;
+mod ours;
+mod refusals;
 mod sending;
 mod settling;
 mod switching;

@@ -114,7 +114,7 @@ async fn send_three_and_one_with_a_query_and_three(pipeline: &Pipeline) {
 }
 
 /// Writes the lane's settings.
-async fn set(pipeline: &Pipeline, settings: &Value) {
+pub async fn set(pipeline: &Pipeline, settings: &Value) {
     let jetstream = pipeline.broker.jetstream().await.expect("the broker");
     let lanes: Store = jetstream.get_key_value("fed_lanes").await.expect("the bucket");
     lanes.put("inbox.home_test.a_test", settings.to_string().into()).await.expect("an entry");

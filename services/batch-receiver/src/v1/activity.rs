@@ -31,19 +31,33 @@ pub struct Activity {
 }
 
 /// Why nothing of a batch is relayed. Item 1 is the first activity.
+///
+/// Not an entry of its own for the one activity, although the format has room for it: the existing sender drops whatever has
+/// a final status, so that would be a loss that nobody hears of; and at any other one it gives its batch back all the same,
+/// older versions even what stands before that entry, which would be delivered again at each of their restarts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Its `host` is no name of an instance.
-    #[error("item {item}: host is missing or malformed: {found:?} is no name of an instance")]
+    #[error(
+        "item {item}: host is missing or malformed: {found:?} is no name of an instance (activity {activity_id:?})"
+    )]
     Host {
         /// Which item.
         item: usize,
+        /// Its id: whoever has it in a queue finds it by that.
+        activity_id: String,
         /// What is there.
         found: String,
     },
     /// As for any batch.
-    #[error(transparent)]
-    Rules(#[from] rules::Error),
+    #[error("{error} (activity {activity_id:?})")]
+    Rules {
+        /// Its id.
+        activity_id: String,
+        /// What is not allowed.
+        #[source]
+        error: rules::Error,
+    },
 }
 
 /// The whole batch as requests, or why nothing of it.
@@ -55,8 +69,10 @@ pub fn check(rules: &Rules, items: Vec<Item>) -> Result<Vec<Activity>, Error> {
 }
 
 fn check_one(rules: &Rules, number: usize, item: Item) -> Result<Activity, Error> {
-    let destination: InstanceName =
-        item.host.parse().map_err(|_| Error::Host { item: number, found: shown(&item.host) })?;
+    let destination: InstanceName = item.host.parse().map_err(|_| {
+        let activity_id = shown(&item.activity_id);
+        Error::Host { item: number, activity_id, found: shown(&item.host) }
+    })?;
     let target = item.target();
     let mut http = item.headers;
     let of_connection = of_connection(&http);
@@ -76,7 +92,9 @@ fn check_one(rules: &Rules, number: usize, item: Item) -> Result<Activity, Error
         traceparent: None,
         tracestate: None,
     };
-    let (address, parcel) = rules.check_one(&destination, number, as_item)?;
+    let (address, parcel) = rules
+        .check_one(&destination, number, as_item)
+        .map_err(|error| Error::Rules { activity_id: shown(&item.activity_id), error })?;
     // Of one that names nobody: an instance sends nothing to itself, so this lane is nobody else's.
     let source = source(&parcel.headers, &parcel.body).unwrap_or_else(|| destination.clone());
     Ok(Activity { id: item.activity_id, lane: Lane { destination, source }, address, parcel })
@@ -202,7 +220,8 @@ mod tests {
         };
         assert!(refused(&|item| item.host = "a b".into()).starts_with("item 1: host is missing or malformed"));
         assert!(
-            refused(&|item| item.host = "internal:8080".into()).contains("FED_DESTINATIONS has no entry internal:8080")
+            refused(&|item| item.host = "internal:8080".into())
+                .ends_with("FED_DESTINATIONS has no entry internal:8080 (activity \"https://a.example/1\")")
         );
         assert!(
             refused(&|item| item.headers = vec![("HOST".into(), "c.example".into())]).contains("its Host (c.example)")

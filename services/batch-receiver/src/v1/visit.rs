@@ -18,19 +18,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fedstream_lane::Profile;
+use fedstream_service::context;
 use fedstream_wire::v1::{Entry, is_tolerable};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, field};
+use tracing::{Instrument, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::activity::Activity;
-use crate::delivery::{beginning, name, not_taken};
+use crate::delivery_span;
 use crate::feeders::Turn;
 use crate::replay::{Exchanged, Received, Replay};
 use crate::room::Place;
+use crate::series;
 use crate::verdict::Verdict;
 use crate::witness::Witness;
 
@@ -101,56 +104,26 @@ impl V1Visit {
 
     async fn deliver(&self, activity: Activity, witness: Option<Arc<Witness>>) -> Entry {
         let Activity { id, lane, address, parcel } = activity;
-        let span = tracing::info_span!(
-            "deliver",
-            otel.name = name(parcel.target.path()),
-            otel.kind = "client",
-            otel.status_code = field::Empty,
-            otel.status_description = field::Empty,
-            http.request.method = "POST",
-            http.response.status_code = field::Empty,
-            server.address = address.host(),
-            server.port = address.port_u16().map(i64::from),
-            url.path = parcel.target.path(),
-            activitypub.activity.id = parcel.activity_id,
-            fedstream.lane = %lane,
-            fedstream.outcome = field::Empty,
-        );
+        let url = self.replay.url(&address, &parcel);
+        // The format carries no trace: each delivery is in its batch's.
+        let span = delivery_span::begin(&url, &address, &parcel, &lane, None);
+        context::continue_from(&span, Some(Span::current().context()));
         let began = witness.as_ref().map(|witness| witness.begins());
         let exchanged = self.replay.exchange(&address, self.profile, &parcel).instrument(span.clone()).await;
         let verdict = &exchanged.verdict;
+        series::delivered(&series::of_v1(&lane, verdict), verdict);
         if let (Some(witness), Some(began), Verdict::Final(_)) = (&witness, began, verdict) {
             // Evidence for the other lanes. Its failures are none: a v1 batch has no activity that could be parked.
             witness.heard(began, &lane.source, parcel.seq, &parcel.msg_id, verdict, &address);
         }
-        span.in_scope(|| tell(&span, &lane.to_string(), &parcel.activity_id, verdict));
+        span.in_scope(|| {
+            delivery_span::tell(&parcel, &lane, None, verdict);
+            if let Verdict::Retry { status, cause, .. } = verdict {
+                let activity_id = &parcel.activity_id;
+                tracing::warn!(%lane, activity.id = activity_id, status, cause, "an activity of a v1 batch has to be tried again");
+            }
+        });
         entry(id, exchanged)
-    }
-}
-
-fn tell(span: &Span, lane: &str, activity_id: &str, verdict: &Verdict) {
-    span.record("fedstream.outcome", verdict.name());
-    if let Some(status) = verdict.status() {
-        span.record("http.response.status_code", i64::from(status));
-    }
-    match verdict {
-        Verdict::Final(answer) => {
-            let Some(body) = &answer.body else { return };
-            span.record("otel.status_code", "ERROR");
-            let (status, body) = (answer.status, beginning(body));
-            tracing::warn!(lane, activity.id = activity_id, status, answer = %body, "{}", not_taken(answer.outcome));
-        }
-        Verdict::Retry { status, cause, .. } => {
-            span.record("otel.status_code", "ERROR");
-            span.record("otel.status_description", cause);
-            tracing::warn!(
-                lane,
-                activity.id = activity_id,
-                status,
-                cause,
-                "an activity of a v1 batch has to be tried again"
-            );
-        }
     }
 }
 
@@ -235,7 +208,7 @@ mod tests {
     }
 
     fn of(verdict: Verdict, answer: Option<Received>) -> Entry {
-        entry("id".into(), Exchanged { verdict, answer })
+        entry("id".into(), Exchanged { verdict, answer, failed: None })
     }
 
     fn retry(status: Option<u16>) -> Verdict {

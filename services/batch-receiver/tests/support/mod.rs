@@ -232,13 +232,13 @@ impl Asked {
         self.answer_with(status, &[], "");
     }
 
-    pub fn answer_with(self, status: u16, headers: &[(&'static str, &str)], body: &str) {
+    pub fn answer_with(self, status: u16, headers: &[(&'static str, &str)], body: impl AsRef<[u8]>) {
         let mut response = Response::builder().status(status);
         for (name, value) in headers {
             response = response.header(*name, *value);
         }
         // Whoever asked may have gone.
-        drop(self.answer.send(response.body(Body::from(body.to_owned())).expect("a response")));
+        drop(self.answer.send(response.body(Body::from(body.as_ref().to_vec())).expect("a response")));
     }
 }
 

@@ -10,22 +10,29 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fedstream_carrier::Ended;
 use fedstream_lane::{Answer, End, GateId, Seq};
+use fedstream_service::metrics::table::{BATCH_DURATION, BATCH_ITEMS, BATCH_SIZE};
+use fedstream_service::shutdown::CancellationToken;
+use fedstream_service::spans::KeyValue;
+use fedstream_service::{attributes, spans};
 use fedstream_wire::encoding::Encoding;
 use fedstream_wire::protocol::Protocol;
 use fedstream_wire::v2::{Batch, GATE_HEADER};
 use http::header::{AUTHORIZATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, RequestBuilder, Response};
+use tracing::Span;
 
+use connections::Connections;
 pub use probe::Formats;
 pub use v1::bytes_of as v1_bytes_of;
 
 use crate::config::Config;
 
+mod connections;
 mod probe;
 mod v1;
 mod v2;
@@ -68,6 +75,7 @@ pub enum Error {
 #[derive(Clone, Debug)]
 pub struct Link {
     client: Client,
+    connections: Connections,
     url: String,
     protocol: Protocol,
     formats: Arc<Formats>,
@@ -112,6 +120,7 @@ impl Link {
         let url = config.batch_url();
         Ok(Self {
             client,
+            connections: Connections::new(),
             protocol: formats.of(&url).unwrap_or(Protocol::V2),
             url,
             formats: Arc::new(formats),
@@ -123,18 +132,30 @@ impl Link {
         })
     }
 
-    /// The same link to another batch-receiver, in the format that it is known to take, and ours as long as that is not
-    /// known. The credential goes along: who may change a lane's settings may name its receiver.
+    /// The same link for another lane, to its batch-receiver: in the format that this one is known to take, and ours as
+    /// long as that is not known. The credential goes along: who may change a lane's settings may name its receiver.
     #[must_use]
     pub fn to(&self, url: &str) -> Self {
         let protocol = self.formats.of(url).unwrap_or(Protocol::V2);
-        Self { url: url.to_owned(), protocol, ..self.clone() }
+        let connections = self.connections.of_another_lane();
+        Self { url: url.to_owned(), protocol, connections, ..self.clone() }
     }
 
     /// Where batches go.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Whose server that is, for spans: host, and port where the URL has one.
+    #[must_use]
+    pub fn server(&self) -> (&str, Option<i64>) {
+        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        let authority = rest.split('/').next().unwrap_or_default();
+        match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+            _ => (authority, None),
+        }
     }
 
     /// In which format.
@@ -163,14 +184,22 @@ impl Link {
         self.formats.find(self).await.map(|found| found.protocol)
     }
 
-    /// Posts a batch, calls `settle` for each outcome as it is known, and says how it ended.
-    pub async fn post<F, S>(&self, batch: &Batch, traceparent: Option<String>, settle: F) -> Ended
+    /// Posts a batch, calls `settle` for each outcome as it is known, and says how it ended. Called off, it waits for
+    /// nothing more; what it knows by then is settled all the same: a v1 receiver would deliver it again.
+    pub async fn post<F, S>(
+        &self,
+        batch: &Batch,
+        traceparent: Option<String>,
+        called_off: &CancellationToken,
+        settle: F,
+    ) -> Ended
     where
         F: FnMut(Seq, Answer) -> S,
         S: Future<Output = ()>,
     {
         if !self.formats.is_sure(&self.url) {
-            match self.formats.find(self).await {
+            let Some(found) = unless(called_off, self.formats.find(self)).await else { return Ended::called_off() };
+            match found {
                 // Nothing was sent: no activity can have been at the instance.
                 Err(cause) => return Ended::because(End::Refused { retry_after_ms: None }, cause),
                 Ok(found) if found.protocol != self.protocol => return Ended::called_off(),
@@ -182,9 +211,10 @@ impl Link {
                 Ok(_) => {}
             }
         }
+        let Some(_connection) = unless(called_off, self.connections.take()).await else { return Ended::called_off() };
         match self.protocol {
-            Protocol::V1 => self.post_v1(batch, traceparent, settle).await,
-            Protocol::V2 => self.post_v2(batch, traceparent, settle).await,
+            Protocol::V1 => self.post_v1(batch, traceparent, called_off, settle).await,
+            Protocol::V2 => self.post_v2(batch, traceparent, called_off, settle).await,
         }
     }
 
@@ -202,6 +232,8 @@ impl Link {
 
     /// Notes whether an answer's head is one that a receiver of this format gives.
     fn note_answer(&self, response: &Response) {
+        let status = i64::from(response.status().as_u16());
+        spans::set(&Span::current(), KeyValue::new(attributes::HTTP_STATUS, status));
         let ours = gate_of(response.headers()).is_some();
         match self.protocol {
             Protocol::V2 if ours => self.formats.confirm(&self.url),
@@ -214,6 +246,15 @@ impl Link {
     fn lost(&self, cause: impl Into<String>) -> Ended {
         self.formats.doubt(&self.url);
         Ended::lost(cause)
+    }
+}
+
+/// What comes of it, unless it is called off first. What is there already goes before.
+async fn unless<T>(called_off: &CancellationToken, coming: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        came = coming => Some(came),
+        () = called_off.cancelled() => None,
     }
 }
 
@@ -240,6 +281,30 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, Error> {
     let pem = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| fault(chain(&error)))?;
     if certificates.is_empty() { Err(fault("has no certificate in it".to_owned())) } else { Ok(certificates) }
+}
+
+/// A request with a batch, measured until it is dropped, called off or not. A batch that ends before it is sent is none.
+struct Measured {
+    began: Instant,
+}
+
+impl Measured {
+    fn begin(items: usize) -> Self {
+        BATCH_ITEMS.record(items as f64, &[]);
+        Self { began: Instant::now() }
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        BATCH_DURATION.record(self.began.elapsed().as_secs_f64(), &[]);
+    }
+}
+
+/// A body as it is sent, measured.
+fn sized(body: Vec<u8>) -> Vec<u8> {
+    BATCH_SIZE.record(body.len() as f64, &[]);
+    body
 }
 
 fn retry_after_ms(response: &Response) -> Option<u64> {

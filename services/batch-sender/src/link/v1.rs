@@ -8,13 +8,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 use fedstream_carrier::Ended;
 use fedstream_lane::{Answer, End, Profile, Seq};
-use fedstream_wire::v1::{self, BATCH_OVERHEAD_BYTES, Item, Outcomes, Unfit};
+use fedstream_service::shutdown::CancellationToken;
+use fedstream_wire::v1::{self, BATCH_OVERHEAD_BYTES, Item, OWNER_HEADER, Outcomes, Owner, Unfit};
 use fedstream_wire::v2::{Batch, BatchItem};
 use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::Response;
 
-use super::{Link, chain, refusal_body, retry_after_ms, seconds_to_ms};
+use super::{Link, Measured, chain, refusal_body, retry_after_ms, seconds_to_ms, sized, unless};
 
 /// How an instance's refusals are read where the lane's settings don't say: there is no batch-receiver with a setting of
 /// its own for it, and the existing batcher was made for Lemmy. Lemmy's habits show in the bodies of 400 only.
@@ -85,7 +86,13 @@ impl Fitting {
 }
 
 impl Link {
-    pub(super) async fn post_v1<F, S>(&self, batch: &Batch, traceparent: Option<String>, mut settle: F) -> Ended
+    pub(super) async fn post_v1<F, S>(
+        &self,
+        batch: &Batch,
+        traceparent: Option<String>,
+        called_off: &CancellationToken,
+        mut settle: F,
+    ) -> Ended
     where
         F: FnMut(Seq, Answer) -> S,
         S: Future<Output = ()>,
@@ -94,8 +101,15 @@ impl Link {
         if fitting.items.is_empty() {
             return fitting.end();
         }
-        let exchange = self.exchange_v1(&fitting.items, traceparent);
-        let answer = match tokio::time::timeout(self.v1.answer_timeout, exchange).await {
+        let _measured = Measured::begin(fitting.items.len());
+        let header = &batch.header;
+        let owner = Owner { lane: header.lane.clone(), origin: header.origin.clone(), epoch: header.epoch };
+        let exchange = self.exchange_v1(&fitting.items, traceparent, &owner);
+        let exchange = tokio::time::timeout(self.v1.answer_timeout, exchange);
+        // Only the wait can be called off. Once the answer is here all of it is settled: the refusals in it may be the very
+        // reason for calling it off, and what stands behind them was delivered.
+        let Some(exchanged) = unless(called_off, exchange).await else { return Ended::called_off() };
+        let answer = match exchanged {
             Err(_) => return self.lost(format!("no whole answer within {:?}", self.v1.answer_timeout)),
             Ok(Err(ended)) => return ended,
             Ok(Ok(answer)) => answer,
@@ -122,12 +136,13 @@ impl Link {
     }
 
     /// Posts, and reads the answer of a 2xx. What else comes is how it ended.
-    async fn exchange_v1(&self, items: &[Item], traceparent: Option<String>) -> Result<BytesMut, Ended> {
+    async fn exchange_v1(&self, items: &[Item], traceparent: Option<String>, owner: &Owner) -> Result<BytesMut, Ended> {
         let request = self
             .request(traceparent)
             .header(CONTENT_TYPE, v1::CONTENT_TYPE)
             .header(ACCEPT, v1::CONTENT_TYPE)
-            .body(v1::batch::encode(items));
+            .header(OWNER_HEADER, owner.header())
+            .body(sized(v1::batch::encode(items)));
         let mut response = request.send().await.map_err(|error| self.lost(chain(&error.without_url())))?;
         self.note_answer(&response);
         if !response.status().is_success() {
@@ -178,7 +193,10 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use fedstream_lane::{Epoch, Lane, MsgId, Origin};
+    use fedstream_service::config::{Environment, load_from};
     use fedstream_wire::v2::BatchHeader;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
     fn item(seq: u64, target: &str) -> BatchItem {
         BatchItem {
@@ -231,6 +249,79 @@ mod tests {
             encoded.len()
         );
         assert!(matches!(bytes_of(&batch.items[0], 1000), Err(Unfit::TooLarge { most: 1000, .. })));
+    }
+
+    /// A receiver that reads one batch, and gives `answer` once `go` is sent.
+    async fn receiver(answer: Vec<u8>, go: tokio::sync::oneshot::Receiver<()>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut read = Vec::new();
+            while !read.ends_with(b"}]") {
+                stream.read_buf(&mut read).await.expect("the batch");
+            }
+            if go.await.is_ok() {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
+                stream.write_all(head.as_bytes()).await.expect("the head");
+                stream.write_all(&answer).await.expect("the answer");
+            }
+            let _closed = stream.read(&mut [0]).await; // held open until then
+        });
+        address.to_string()
+    }
+
+    fn link(address: &str) -> Link {
+        drop(rustls::crypto::ring::default_provider().install_default()); // or another test has
+        let pairs = [
+            ("FED_SITE", "near"),
+            ("BATCH_PROTOCOL", "v1"),
+            ("BATCH_RECEIVER_PROTOCOL", "http"),
+            ("BATCH_RECEIVER_DOMAIN", address),
+        ];
+        Link::new(&load_from(&crate::SERVICE, &Environment::from_pairs(&pairs)).expect("a configuration"))
+            .expect("a link")
+    }
+
+    fn refusals(batch: &Batch) -> Vec<u8> {
+        let entries = batch.items.iter().map(|item| v1::Entry {
+            time: fedstream_wire::from_micros(item.received_at_us).expect("a time"),
+            activity_id: item.activity_id.clone(),
+            status: 403,
+            headers: Vec::new(),
+            content_type: None,
+            body: None,
+        });
+        v1::answer::encode(&entries.collect::<Vec<_>>())
+    }
+
+    #[tokio::test]
+    async fn outcomes_in_hand_are_settled_though_the_post_is_called_off_over_the_first_of_them() {
+        const MANY: usize = 300; // more than a task does before it lets others go first
+        let batch = batch(&["/inbox"; MANY]);
+        let (go, told) = tokio::sync::oneshot::channel();
+        let link = link(&receiver(refusals(&batch), told).await);
+        let (called_off, mut settled) = (CancellationToken::new(), Vec::new());
+        go.send(()).expect("it waits");
+        let ended = link
+            .post(&batch, None, &called_off, |seq, _| {
+                settled.push(seq.0);
+                called_off.cancel();
+                tokio::task::yield_now()
+            })
+            .await;
+        assert_eq!((ended.end, settled), (End::Done, (1..=MANY as u64).collect()));
+    }
+
+    #[tokio::test]
+    async fn called_off_while_it_waits_it_settles_nothing_and_is_no_failure() {
+        let batch = batch(&["/inbox"]);
+        let (_never, told) = tokio::sync::oneshot::channel();
+        let link = link(&receiver(refusals(&batch), told).await);
+        let called_off = CancellationToken::new();
+        called_off.cancel();
+        let ended = link.post(&batch, None, &called_off, |_, _| async { panic!("there is no answer") }).await;
+        assert_eq!(ended, Ended::called_off());
     }
 
     #[test]

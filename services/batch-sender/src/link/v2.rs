@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use fedstream_carrier::Ended;
 use fedstream_lane::{Answer, End, GateId, Seq};
+use fedstream_service::shutdown::CancellationToken;
 use fedstream_wire::v2::{self, AnswerReader, Batch, Closing, Line, RefusalKind};
 use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::Response;
 
-use super::{Link, chain, gate_of, refusal_body, retry_after_ms, seconds_to_ms};
+use super::{Link, Measured, chain, gate_of, refusal_body, retry_after_ms, seconds_to_ms, sized, unless};
 
 /// After the closing line: how long to wait for the end of the answer, so that the connection can be used again.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
@@ -19,24 +20,34 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 const HELD_BACK: &str = "is the far side away, or does a proxy hold the answer back?";
 
 impl Link {
-    pub(super) async fn post_v2<F, S>(&self, batch: &Batch, traceparent: Option<String>, mut settle: F) -> Ended
+    pub(super) async fn post_v2<F, S>(
+        &self,
+        batch: &Batch,
+        traceparent: Option<String>,
+        called_off: &CancellationToken,
+        mut settle: F,
+    ) -> Ended
     where
         F: FnMut(Seq, Answer) -> S,
         S: Future<Output = ()>,
     {
-        let response = match tokio::time::timeout(self.answer_timeout, self.send_v2(batch, traceparent)).await {
+        let _measured = Measured::begin(batch.items.len());
+        let sending = tokio::time::timeout(self.answer_timeout, self.send_v2(batch, traceparent));
+        let Some(sent) = unless(called_off, sending).await else { return Ended::called_off() };
+        let response = match sent {
             Err(_) => return self.lost(format!("no answer within {:?}: {HELD_BACK}", self.answer_timeout)),
             Ok(Err(error)) => return self.lost(chain(&error.without_url())),
             Ok(Ok(response)) => response,
         };
         self.note_answer(&response);
         if response.status() != StatusCode::OK {
-            return refused(response, self.answer_timeout).await;
+            let refused = unless(called_off, refused(response, self.answer_timeout)).await;
+            return refused.unwrap_or_else(Ended::called_off);
         }
         if let Some(fault) = not_an_answer(&response, batch.header.gate) {
             return Ended::lost(fault);
         }
-        self.read_lines(response, batch, &mut settle).await
+        self.read_lines(response, batch, called_off, &mut settle).await
     }
 
     async fn send_v2(&self, batch: &Batch, traceparent: Option<String>) -> Result<Response, reqwest::Error> {
@@ -45,14 +56,20 @@ impl Link {
             .request(traceparent)
             .header(CONTENT_TYPE, v2::CONTENT_TYPE)
             .header(ACCEPT, v2::ANSWER_CONTENT_TYPE)
-            .body(body);
+            .body(sized(body));
         if let Some(name) = encoding.name() {
             request = request.header(CONTENT_ENCODING, name);
         }
         request.send().await
     }
 
-    async fn read_lines<F, S>(&self, mut response: Response, batch: &Batch, settle: &mut F) -> Ended
+    async fn read_lines<F, S>(
+        &self,
+        mut response: Response,
+        batch: &Batch,
+        called_off: &CancellationToken,
+        settle: &mut F,
+    ) -> Ended
     where
         F: FnMut(Seq, Answer) -> S,
         S: Future<Output = ()>,
@@ -62,7 +79,9 @@ impl Link {
         let lost = loop {
             // After the closing line all is said: whatever happens to the connection then changes nothing.
             let patience = if closing.is_some() { END_TIMEOUT } else { self.answer_timeout };
-            let chunk = match tokio::time::timeout(patience, response.chunk()).await {
+            let reading = tokio::time::timeout(patience, response.chunk());
+            let Some(read) = unless(called_off, reading).await else { return Ended::called_off() };
+            let chunk = match read {
                 Err(_) => break format!("no line of the answer for {patience:?}: {HELD_BACK}"),
                 Ok(Err(error)) => break chain(&error.without_url()),
                 Ok(Ok(None)) => break "the answer ended without its closing line".to_owned(),

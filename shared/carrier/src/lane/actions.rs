@@ -6,12 +6,12 @@ use fedstream_jetstream::lane_settings::{self, LaneSettings};
 use fedstream_jetstream::{definitions, purge};
 use fedstream_lane::{Action, Answer, Batch, End, ParkReason, PostId, Seq, StopReason};
 use fedstream_service::shutdown::CancellationToken;
-use opentelemetry::trace::Status;
+use fedstream_service::spans::KeyValue;
+use fedstream_service::{attributes, spans};
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::owner::{Owner, Posted, Released};
+use super::owner::{Came, Owner, Posted, Released};
 use super::reports::Report;
 use crate::ownership::NOT_RENEWED;
 use crate::park;
@@ -60,21 +60,17 @@ impl<D: Direction> Owner<D> {
     fn post(&mut self, batch: &Batch) {
         let attempts = self.begin_items(batch);
         let span = self.way.span(batch, &attempts);
+        self.tell_how_it_came(&span, &attempts);
         let (reporter, post) = (self.reporter.clone(), batch.post);
-        let posting = self.way.post(&self.plan, batch, attempts, Outcomes { post, reporter: reporter.clone() });
         let cancel = CancellationToken::new();
-        let posted = Posted { unanswered: batch.items.iter().copied().collect(), cancel: cancel.clone() };
+        let outcomes = Outcomes { post, reporter: reporter.clone() };
+        let posting = self.way.post(&self.plan, batch, attempts, cancel.clone(), outcomes);
+        let unanswered = batch.items.iter().copied().collect();
+        let posted = Posted { unanswered, cancel, span: span.clone() };
         self.posted.insert(post, posted);
         let task = async move {
-            let ended = tokio::select! {
-                ended = posting => ended,
-                () = cancel.cancelled() => Ended::called_off(),
-            };
-            let span = Span::current();
-            span.record("fedstream.end", tracing::field::debug(ended.end));
-            if let (Some(cause), false) = (&ended.cause, matches!(ended.end, End::Done | End::NewGate(_))) {
-                span.set_status(Status::error(cause.clone()));
-            }
+            let ended = posting.await;
+            tell(&Span::current(), &ended);
             drop(reporter.send(Report::Ended(post, ended)).await);
         };
         self.tasks.spawn(task.instrument(span));
@@ -83,13 +79,23 @@ impl<D: Direction> Owner<D> {
     fn begin_items(&mut self, batch: &Batch) -> Vec<Attempt<D::Item>> {
         let mut attempts = Vec::with_capacity(batch.items.len());
         for seq in &batch.items {
-            let begun = self.held.get_mut(*seq).and_then(|held| held.begin(&self.lane, batch.post));
+            let begun = self.held.get_mut(*seq).and_then(|held| held.begin(&self.lane, self.epoch, batch.post));
             let Some(attempt) = begun else {
                 unreachable!("the window posts only what it was given as readable, and not yet settled: {seq}");
             };
             attempts.push(attempt);
         }
         attempts
+    }
+
+    /// Says on the first spans of this owner how the lane came to it.
+    fn tell_how_it_came(&mut self, batch: &Span, attempts: &[Attempt<D::Item>]) {
+        let Some((event, attributes)) = self.came.as_ref().map(Came::event) else { return };
+        for span in attempts.iter().map(|attempt| &attempt.span).chain([batch]) {
+            spans::event(span, event, attributes.clone());
+        }
+        // An empty batch only asks for the gate: whoever looks for an activity looks at the first that has any.
+        self.came.take_if(|_| !attempts.is_empty());
     }
 
     fn cancel(&mut self, post: PostId) {
@@ -105,18 +111,25 @@ impl<D: Direction> Owner<D> {
         let attempts = held.attempts.count;
         let activity_id = held.item.as_ref().map_or("", Item::activity_id);
         let (lane, epoch, seq_number) = (&self.lane, self.epoch.0, seq.0);
-        tracing::warn!(%lane, epoch, seq = seq_number, activity.id = activity_id, %reason, attempts, "an activity leaves its lane undelivered: a copy is parked");
+        let span = park::span(lane, self.epoch, held, reason);
+        span.in_scope(|| {
+            tracing::warn!(%lane, epoch, seq = seq_number, activity.id = activity_id, %reason, attempts, "an activity leaves its lane undelivered: a copy is parked");
+        });
         let copy = park::Copy::new(&self.lane, self.created, held, reason, D::KEPT_HEADERS);
         self.shared.registry.update(&self.lane, |view| view.parked += 1);
-        let (shared, reporter) = (Arc::clone(&self.shared), self.reporter.clone());
-        self.tasks.spawn(async move {
-            let trouble = |cause| {
+        let (shared, reporter, series) = (Arc::clone(&self.shared), self.reporter.clone(), self.series.clone());
+        let parking = async move {
+            let trouble = |cause: String| {
+                let why = KeyValue::new(attributes::CAUSE, cause.clone());
+                spans::event(&Span::current(), attributes::PARK_FAILED, vec![why]);
                 let report = reporter.send(Report::Trouble(cause));
                 async { drop(report.await) } // refused only when the owner is gone
             };
             copy.store(&shared, trouble).await;
+            series.parked(reason);
             drop(reporter.send(Report::Parked(seq)).await);
-        });
+        };
+        self.tasks.spawn(parking.instrument(span));
     }
 
     /// Takes the operator's wish to park a sequence out of the settings once that is settled, parked or not: it is no wish
@@ -145,5 +158,17 @@ impl<D: Direction> Owner<D> {
                 purge::trim(&shared.broker, &definitions::queue_of::<D::Lane>().name, &subject, upto, created).await;
             drop(reporter.send(Report::Trimmed { count, result }).await);
         });
+    }
+}
+
+/// Tells a POST's span how it ended.
+fn tell(span: &Span, ended: &Ended) {
+    span.record(attributes::BATCH_END, ended.name());
+    let cause = ended.cause.clone().unwrap_or_default();
+    if let Some(event) = ended.event() {
+        spans::event(span, event, vec![KeyValue::new(attributes::CAUSE, cause.clone())]);
+    }
+    if !matches!(ended.end, End::Done | End::NewGate(_)) && ended.cause.is_some() {
+        spans::failed(span, ended.name(), cause);
     }
 }

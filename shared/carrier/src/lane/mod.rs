@@ -21,10 +21,11 @@ use fedstream_service::shutdown::CancellationToken;
 
 pub use actions::Outcomes;
 
-use crate::ownership::Ownership;
+use crate::ownership::{self, Ownership};
+use crate::registry::Standpoint;
 use crate::trouble::Trouble;
 use crate::{Direction, Shared};
-use owner::{Owner, Released};
+use owner::{Came, Owner, Released};
 
 /// A stale epoch is followed by a higher one at once, and if that is stale too after this long, then twice as long:
 /// two sites on one lane, or a second broker, take turns safely, slowly and loudly.
@@ -38,29 +39,34 @@ const EPOCH_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// or the stream is another one.
 pub async fn carry<D: Direction>(shared: Arc<Shared<D>>, lane: D::Lane, created: Created, leave: CancellationToken) {
     let Some(mut ownership) = Ownership::take(&shared, &lane, &leave).await else { return };
-    shared.registry.update(&lane, |view| view.owner = Some(shared.sender_id.clone()));
+    shared.registry.update(&lane, |view| {
+        (view.owner, view.standpoint) = (Some(shared.sender_id.clone()), Standpoint::Owner);
+    });
     let mut stale_pause = Duration::ZERO;
     let mut former = None;
+    let mut came = Came::Taken { epoch: ownership.epoch(), again: ownership.is_again() };
     loop {
         if !D::prepare(&shared, &lane, created, &ownership, former.take(), &leave).await {
             return ownership.release().await;
         }
-        let owner = Owner::new(Arc::clone(&shared), lane.clone(), created, &ownership, leave.clone());
+        let owner = Owner::new(Arc::clone(&shared), lane.clone(), created, &ownership, came, leave.clone());
         let epoch = ownership.epoch();
         let (released, way) = Box::pin(owner.run()).await;
-        let at_least = match released {
+        let (at_least, why) = match released {
             Released::Done => return ownership.release().await,
             Released::Anew(why) => {
                 tracing::warn!(%lane, %epoch, why, "the lane is let go, and starts again under a new epoch");
                 return ownership.release().await; // the next discovery starts it again
             }
             Released::LeaseLost { why, floor } => {
+                ownership::changed("lost");
+                shared.mine.is_anothers(&lane.to_string());
                 tracing::error!(%lane, %epoch, seq = floor.0, why, "the lease is lost: this owner posts nothing more");
                 return;
             }
-            Released::Rerouted => {
+            Released::Rerouted(why) => {
                 former = Some(way);
-                Epoch(0)
+                (Epoch(0), why)
             }
             Released::Stale { known, proven, floor } => {
                 if proven {
@@ -74,12 +80,13 @@ pub async fn carry<D: Direction>(shared: Arc<Shared<D>>, lane: D::Lane, created:
                     () = leave.cancelled() => return ownership.release().await,
                 }
                 stale_pause = (stale_pause * 2).clamp(STALE_AGAIN_MIN, STALE_AGAIN_MAX);
-                Epoch(known.0.saturating_add(1))
+                (Epoch(known.0.saturating_add(1)), "the far side knew a later owner")
             }
         };
         if !new_epoch(&shared, &lane, &mut ownership, at_least, &leave).await {
             return;
         }
+        came = Came::NewEpoch(ownership.epoch(), why);
     }
 }
 
@@ -96,6 +103,8 @@ async fn new_epoch<D: Direction>(
         match ownership.bump(at_least).await {
             Ok(_) => return true,
             Err(error @ LeaseError::Lost { .. }) => {
+                ownership::changed("lost");
+                shared.mine.is_anothers(&lane.to_string());
                 tracing::error!(%lane, epoch = %ownership.epoch(), %error, "the lease is lost");
                 return false;
             }

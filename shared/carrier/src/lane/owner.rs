@@ -16,9 +16,12 @@ use std::sync::Arc;
 use fedstream_jetstream::{Created, StoredMessage, definitions};
 use fedstream_lane::{Epoch, Event, LaneName, Moment, PostId, SendWindow, Seq, Settle, Standing, Start};
 use fedstream_service::shutdown::CancellationToken;
+use fedstream_service::spans::KeyValue;
+use fedstream_service::{attributes, spans};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::reports::Report;
 use crate::budget::Share;
@@ -27,6 +30,8 @@ use crate::held::{Held, HeldQueue};
 use crate::ownership::{self, Ownership};
 use crate::plan::{Plan, ReadPlan};
 use crate::reading::{LaneReading, Reading};
+use crate::registry::LaneView;
+use crate::series::LaneSeries;
 use crate::trouble::Trouble;
 use crate::{Direction, Shared, Way};
 
@@ -39,8 +44,8 @@ pub(super) enum Released {
     Done,
     /// Sequences mean something else now.
     Anew(String),
-    /// Its batches are to go another way.
-    Rerouted,
+    /// Its batches are to go another way; why.
+    Rerouted(&'static str),
     /// It is somebody else's, or may be; settled up to there.
     LeaseLost { why: String, floor: Seq },
     /// The far side knows a later owner. `proven`: this one had outcomes before.
@@ -51,8 +56,30 @@ pub(super) enum Released {
 pub(super) struct Posted {
     /// What no line has answered yet, in lane order.
     pub(super) unanswered: VecDeque<Seq>,
-    /// Closes its connection.
+    /// Calls it off.
     pub(super) cancel: CancellationToken,
+    /// What traces show of it.
+    pub(super) span: Span,
+}
+
+/// How a lane came to this owner: on the spans of its first batch.
+pub(super) enum Came {
+    /// With its lease; `again`: this process had it last.
+    Taken { epoch: Epoch, again: bool },
+    /// It had the lane under an earlier epoch, and why it has another.
+    NewEpoch(Epoch, &'static str),
+}
+
+impl Came {
+    pub(super) fn event(&self) -> (&'static str, Vec<KeyValue>) {
+        let epoch = |epoch: &Epoch| KeyValue::new(attributes::EPOCH, attributes::number(epoch.0));
+        match self {
+            Self::Taken { epoch: taken, .. } => (attributes::LEASE_TAKEN, vec![epoch(taken)]),
+            Self::NewEpoch(new, why) => {
+                (attributes::NEW_EPOCH, vec![epoch(new), KeyValue::new(attributes::CAUSE, *why)])
+            }
+        }
+    }
 }
 
 /// One owner of a lane: one epoch, one window.
@@ -71,11 +98,15 @@ pub(super) struct Owner<D: Direction> {
     pub(super) reporter: mpsc::Sender<Report>,
     pub(super) tasks: JoinSet<()>,
     pub(super) trouble: Trouble,
+    /// What is counted of the lane.
+    pub(super) series: LaneSeries,
     /// It had an outcome: the far side has accepted its epoch.
     pub(super) proven: bool,
     /// A trim whose answer was lost may have happened: the next one may find less.
     pub(super) trim_uncertain: bool,
     pub(super) released: Option<Released>,
+    /// Not told yet.
+    pub(super) came: Option<Came>,
     reports: mpsc::Receiver<Report>,
     lease: watch::Receiver<ownership::Held>,
     reading: watch::Sender<ReadPlan>,
@@ -96,6 +127,7 @@ impl<D: Direction> Owner<D> {
         lane: D::Lane,
         created: Created,
         ownership: &Ownership,
+        came: Came,
         leave: CancellationToken,
     ) -> Self {
         let (reporter, reports) = mpsc::channel(EVENTS_MAX);
@@ -108,6 +140,7 @@ impl<D: Direction> Owner<D> {
         shared.registry.update(&lane, |view| (view.epoch, view.trouble) = (epoch.0, None));
         Self {
             share: shared.budget.share(),
+            series: if D::IN_METRICS { LaneSeries::of(&lane) } else { LaneSeries::none() },
             clock: WallClock::new(),
             shared,
             lane,
@@ -125,6 +158,7 @@ impl<D: Direction> Owner<D> {
             proven: false,
             trim_uncertain: false,
             released: None,
+            came: Some(came),
             reports,
             lease: ownership.held(),
             reading,
@@ -137,17 +171,39 @@ impl<D: Direction> Owner<D> {
 
     /// Carries the lane; answers why it let go, and which way it went.
     pub(super) async fn run(mut self) -> (Released, D::Way) {
-        tracing::info!(lane = %self.lane, epoch = %self.epoch, "the lane is carried");
+        if matches!(self.came, Some(Came::Taken { again: true, .. })) {
+            // A quiet lane is given back after each activity: it has no news.
+            tracing::debug!(lane = %self.lane, epoch = %self.epoch, "the lane is carried");
+        } else {
+            tracing::info!(lane = %self.lane, epoch = %self.epoch, "the lane is carried");
+        }
         let stream = &definitions::queue_of::<D::Lane>().name;
         let options = self.reading.subscribe();
         let mut reading =
             LaneReading::start(self.shared.broker.clone(), stream, self.subject.clone(), self.created, options);
         let released = self.turn(&mut reading).await;
-        self.held.end_attempts(None, "released");
+        self.tell_spans(&released);
         self.tasks.abort_all();
         reading.close().await;
+        // What the next owner holds is its own, and it may be a while until there is one.
+        self.shared.registry.update(&self.lane, LaneView::let_go);
         tracing::debug!(lane = %self.lane, epoch = %self.epoch, "the lane is let go");
         (released, self.way)
+    }
+
+    /// What is in flight is abandoned: its spans say why.
+    fn tell_spans(&mut self, released: &Released) {
+        let (event, why) = match released {
+            Released::LeaseLost { why, .. } => (attributes::LEASE_LOST, why.as_str()),
+            Released::Stale { .. } => (attributes::STALE_EPOCH, "the far side knows a later owner"),
+            Released::Anew(why) => (attributes::REWIND, why.as_str()),
+            Released::Done | Released::Rerouted(_) => (attributes::REWIND, "given back"),
+        };
+        self.held.let_go(event, why);
+        for posted in self.posted.values() {
+            spans::event(&posted.span, event, vec![KeyValue::new(attributes::CAUSE, why.to_owned())]);
+            posted.span.record(attributes::BATCH_END, "abandoned");
+        }
     }
 
     async fn turn(&mut self, reading: &mut LaneReading) -> Released {
@@ -216,7 +272,7 @@ impl<D: Direction> Owner<D> {
 
     /// Why it let go, when nothing is in flight any more.
     pub(super) fn drained(&self) -> Released {
-        if self.rerouted.is_some() { Released::Rerouted } else { Released::Done }
+        self.rerouted.map_or(Released::Done, Released::Rerouted)
     }
 
     pub(super) fn lost(&self, why: String) -> Released {
@@ -302,7 +358,7 @@ impl<D: Direction> Owner<D> {
         }
         self.tell(event);
         self.held.push(held);
-        self.share.set(self.window.as_ref().map_or(0, SendWindow::bytes));
+        self.share.set(self.way.memory(self.window.as_ref().map_or(0, SendWindow::bytes)));
     }
 
     fn new_window(&self, floor: Seq) -> SendWindow {
@@ -320,13 +376,18 @@ impl<D: Direction> Owner<D> {
 
     fn show(&mut self) {
         let Some(window) = &self.window else { return };
-        self.share.set(window.bytes());
-        let oldest = self.held.head().and_then(|held| held.received_at).map(fedstream_wire::rfc3339);
-        let drains = || window.is_draining().then(|| self.rerouted.unwrap_or("it drains, to be given back").to_owned());
-        let stands = window.standing().map(|standing| self.in_words(standing)).or_else(drains);
+        self.share.set(self.way.memory(window.bytes()));
+        let oldest = self.held.head().map(Held::waits_since);
+        let deadline = self.held.nearest_deadline();
+        let drains =
+            || window.is_draining().then(|| format!("it drains, {}", self.rerouted.unwrap_or("to be given back")));
+        let standing = window.standing();
+        let paused = matches!(standing, Some(Standing::Paused));
+        let stands = standing.map(|standing| self.in_words(standing)).or_else(drains);
         self.shared.registry.update(&self.lane, |view| {
             (view.floor, view.held, view.failures) = (window.floor().0, window.len(), window.failures());
-            (view.in_flight, view.posts, view.oldest) = (window.in_flight(), window.posts(), oldest);
+            (view.in_flight, view.posts) = (window.in_flight(), window.posts());
+            (view.oldest, view.deadline, view.paused) = (oldest, deadline, paused);
             view.stands = stands;
             view.refusing = window.is_paused_by_rejections();
         });

@@ -55,8 +55,12 @@ impl<D: Direction> Owner<D> {
             posted.unanswered.retain(|unanswered| *unanswered != seq);
         }
         if let Some(held) = self.held.get_mut(seq) {
-            held.end(outcome.as_str(), status);
+            held.end(&answer);
             held.attempts.ended(status, None);
+            // A repeat may bring it twice: from the POST that was given up, and from the one after it.
+            if !std::mem::replace(&mut held.answered, true) {
+                self.series.settled(outcome, held.taken_at());
+            }
             if outcome.park_reason().is_some() {
                 held.refusal = Some(answer);
             }
@@ -76,11 +80,11 @@ impl<D: Direction> Owner<D> {
     }
 
     fn ended(&mut self, post: PostId, ended: Ended) -> Event {
-        self.held.end_attempts(Some(post), "again");
+        self.series.posted(&ended);
         let posted = self.posted.remove(&post);
         let called_back = posted.as_ref().is_some_and(|posted| posted.cancel.is_cancelled());
-        let first = posted.and_then(|posted| posted.unanswered.front().copied());
-        self.note_attempt(&ended, first);
+        let first = posted.as_ref().and_then(|posted| posted.unanswered.front().copied());
+        self.note_attempt(&ended, post, first);
         match (ended.end, ended.cause) {
             (End::Done | End::Lost, None) => {} // done, or called off
             (End::Lost, _) if called_back => {}
@@ -89,7 +93,8 @@ impl<D: Direction> Owner<D> {
             }
             (end, cause) => {
                 let cause = cause.unwrap_or_else(|| "the answer left activities out".to_owned());
-                if end == End::Gap {
+                if let (End::Gap, Some(posted)) = (end, &posted) {
+                    let _in_its_trace = posted.span.enter();
                     tracing::warn!(lane = %self.lane, epoch = %self.epoch, seq = first.map(|seq| seq.0), cause, "gap");
                 }
                 self.trouble.failed(self.epoch.0, cause);
@@ -99,12 +104,14 @@ impl<D: Direction> Owner<D> {
     }
 
     /// The one item that may have been at the instance when the POST ended.
-    fn note_attempt(&mut self, ended: &Ended, first: Option<Seq>) {
+    fn note_attempt(&mut self, ended: &Ended, post: PostId, first: Option<Seq>) {
         let (seq, status) = match ended.end {
             End::Retry { seq, status, .. } => (Some(seq), status),
             End::Lost => (first, None),
             _ => (None, None),
         };
+        let called_off = ended.cause.is_none();
+        self.held.end_attempts(post, ended, seq.filter(|_| !called_off));
         if let Some(held) = seq.and_then(|seq| self.held.get_mut(seq)) {
             held.attempts.ended(status, ended.cause.clone());
         }

@@ -193,6 +193,22 @@ async fn a_killed_owners_lane_goes_on_where_it_stood_under_a_higher_epoch() {
 }
 
 #[tokio::test]
+async fn an_owner_that_let_go_shows_nothing_of_what_it_held() {
+    let (server, broker) = start().await;
+    let remote = Remote::new(|_| Verdict::KnowsALater);
+    let lane = lane(0);
+    store_all(&broker, &lane, &texts(3)).await;
+    let process = Process::start(&server.url(), "one", &remote).await;
+    // It takes a higher epoch again and again, and waits longer each time.
+    let shows_nothing = async || {
+        let view = process.view(&lane)?;
+        let waits = view.trouble.as_ref().is_some_and(|trouble| trouble.contains("the far side knows epoch"));
+        (waits && (view.held, view.in_flight, view.oldest) == (0, 0, None)).then_some(())
+    };
+    eventually("it shows nothing", PATIENCE, shows_nothing).await.expect("all of it was the former epoch's");
+}
+
+#[tokio::test]
 async fn the_settings_of_outbound_lanes_hold_for_them() {
     let (server, broker) = start().await;
     let remote = Remote::new(|_| Verdict::Takes);

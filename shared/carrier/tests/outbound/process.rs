@@ -1,10 +1,11 @@
 //! A process that carries lanes: a runtime of its own, so that it can be killed as a process is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use fedstream_carrier::{Carrier, Options, READINESS};
+use fedstream_carrier::{Carrier, LaneView, Options, READINESS, Shared};
 use fedstream_jetstream::{Broker, NatsSettings};
-use fedstream_lane::Backoff;
+use fedstream_lane::{Backoff, OutboxLane};
 use fedstream_service::readiness::Readiness;
 use fedstream_service::shutdown::CancellationToken;
 use tokio::runtime::{Builder, Runtime};
@@ -22,6 +23,7 @@ pub struct Process {
     runtime: Option<Runtime>,
     run: JoinHandle<bool>,
     drain: CancellationToken,
+    shared: Arc<Shared<Outbound>>,
 }
 
 impl Process {
@@ -44,7 +46,19 @@ impl Process {
             Carrier::open(broker, direction, options, Readiness::new(&READINESS), told).await.expect("a carrier")
         });
         let carrier = opened.await.expect("it opens");
-        Self { run: runtime.spawn(carrier.run(PATIENCE)), runtime: Some(runtime), drain }
+        let shared = Arc::clone(carrier.shared());
+        Self { run: runtime.spawn(carrier.run(PATIENCE)), runtime: Some(runtime), drain, shared }
+    }
+
+    /// What it shows of a lane.
+    pub fn view(&self, lane: &OutboxLane) -> Option<LaneView> {
+        let mut seen = None;
+        self.shared.registry.each(|name, view| {
+            if name == lane.to_string() {
+                seen = Some(view.clone());
+            }
+        });
+        seen
     }
 
     /// No goodbye: nothing is given back.

@@ -6,6 +6,7 @@ use fedstream_carrier::{Attempt, Copy, Direction, Ended, Item, Loaded, Outcomes,
 use fedstream_jetstream::publish::MSG_ID;
 use fedstream_jetstream::{Created, LaneSettings, StoredMessage};
 use fedstream_lane::{Answer, Batch, End, Epoch, Final, GateId, OutboxLane, ParkReason, WindowLimits};
+use fedstream_service::shutdown::CancellationToken;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tracing::Span;
@@ -19,6 +20,8 @@ pub enum Verdict {
     Refuses,
     IsBusy,
     NeverAnswers,
+    /// It has heard of a later owner.
+    KnowsALater,
 }
 
 /// One visit of a letter at the remote.
@@ -161,7 +164,7 @@ impl Way for ToRemote {
     }
 
     fn span(&self, _batch: &Batch, attempts: &[Attempt<Letter>]) -> Span {
-        attempts.first().map_or_else(Span::none, |attempt| attempt.span.clone())
+        attempts.first().map_or_else(Span::none, |attempt| tracing::info_span!(parent: &attempt.span, "POST"))
     }
 
     fn post(
@@ -169,6 +172,7 @@ impl Way for ToRemote {
         _plan: &Plan,
         _batch: &Batch,
         attempts: Vec<Attempt<Letter>>,
+        called_off: CancellationToken,
         outcomes: Outcomes,
     ) -> impl Future<Output = Ended> + Send + use<> {
         let (remote, lane, epoch) = (self.remote.clone(), self.lane.clone(), self.epoch);
@@ -183,7 +187,13 @@ impl Way for ToRemote {
                     let end = End::Retry { seq, status: Some(503), alive: false, retry_after_ms: None };
                     return Ended::because(end, "busy");
                 }
-                Verdict::NeverAnswers => return std::future::pending().await,
+                Verdict::KnowsALater => {
+                    return Ended::because(End::StaleEpoch(epoch), "a later one");
+                }
+                Verdict::NeverAnswers => {
+                    called_off.cancelled().await;
+                    return Ended::called_off();
+                }
             };
             outcomes.tell(seq, Answer { outcome, status, body: Some("gone".into()) }).await;
             Ended::done()

@@ -19,11 +19,12 @@ use hyper_util::client::legacy::Client as Pooled;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use tokio::time::timeout;
+use rustls::pki_types::pem::{self, PemObject};
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use crate::guard::{Guard, GuardedConnector, Names, SystemNames};
+use crate::keys::pem_fault;
 
 /// Connections kept for one remote: lanes come and go together.
 const IDLE_MAX: usize = 4;
@@ -34,11 +35,16 @@ const IDLE: Duration = Duration::from_secs(4);
 /// What is kept of an answer, bytes: enough for a reason.
 const ANSWER_KEPT_BYTES: usize = 2 * 1024;
 
+/// How long the body of an answer to a POST is waited for: the status is known, and that is what counts.
+const REASON: Duration = Duration::from_secs(2);
+
 /// What a client is given.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// From the request to the end of the answer.
     pub request: Duration,
+    /// All of an attempt to deliver, with its forms of signature and its redirects.
+    pub attempt: Duration,
     /// To connect, TLS aside.
     pub connect: Duration,
     /// What is read of an answer. The rest is dropped with its connection.
@@ -53,6 +59,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             request: Duration::from_secs(30), // Mastodon waits 10 s for us, but a busy small instance needs longer
+            attempt: Duration::from_secs(60), // two requests that hang; the circuit breaker waits twice as long for a probe
             connect: Duration::from_secs(10),
             answer_bytes: 64 * 1024,
             head_bytes: 32 * 1024,
@@ -167,10 +174,20 @@ impl Client {
         &self.guard
     }
 
-    /// A POST with these headers, and its answer.
+    /// What it is bounded by.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A POST with these headers, and its answer. With its head there is one: a body that breaks off, or does not end, is as
+    /// long as it came. Taken for no answer, a delivery that the remote has would be made a second time.
     pub(crate) async fn post(&self, to: &Url, mut headers: HeaderMap, body: Bytes) -> Result<Answer, Unanswered> {
         headers.insert(ACCEPT, HeaderValue::from_static("application/activity+json"));
-        let (parts, body) = self.send(Method::POST, to, headers, body, ANSWER_KEPT_BYTES).await?;
+        let deadline = Instant::now() + self.limits.request;
+        let (parts, incoming) = self.send(Method::POST, to, headers, body, deadline).await?;
+        let mut body = BytesMut::new();
+        let reading = read(incoming, self.limits.answer_bytes, ANSWER_KEPT_BYTES, &mut body);
+        drop(timeout_at(deadline.min(Instant::now() + REASON), reading).await); // what was read is enough
         let header =
             |name: &HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Answer {
@@ -183,57 +200,58 @@ impl Client {
 
     /// A GET with these headers: status and body, the whole of it or an error.
     pub(crate) async fn get(&self, from: &Url, headers: HeaderMap) -> Result<(u16, Bytes), Unanswered> {
-        let (parts, body) = self.send(Method::GET, from, headers, Bytes::new(), usize::MAX).await?;
-        Ok((parts.status.as_u16(), body))
+        let deadline = Instant::now() + self.limits.request;
+        let (parts, incoming) = self.send(Method::GET, from, headers, Bytes::new(), deadline).await?;
+        let mut body = BytesMut::new();
+        let max = self.limits.answer_bytes;
+        match timeout_at(deadline, read(incoming, max, usize::MAX, &mut body)).await {
+            Ok(Ok(())) => Ok((parts.status.as_u16(), body.freeze())),
+            Ok(Err(fault)) => Err(fault),
+            Err(_elapsed) => Err(self.waited()),
+        }
     }
 
-    /// `keep`: so much of the body is enough; above it the rest is left alone.
+    /// A request, and the head of its answer.
     async fn send(
         &self,
         method: Method,
         to: &Url,
         headers: HeaderMap,
         body: Bytes,
-        keep: usize,
-    ) -> Result<(http::response::Parts, Bytes), Unanswered> {
+        deadline: Instant,
+    ) -> Result<(http::response::Parts, Incoming), Unanswered> {
         let uri: Uri = to.as_str().parse().map_err(|error| Unanswered(format!("{to} can't be asked: {error}")))?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
-        let exchange = async {
-            let response = self.pooled.request(request).await.map_err(|error| Unanswered(cause(&error)))?;
-            let (parts, body) = response.into_parts();
-            let body = read(body, self.limits.answer_bytes, keep).await?;
-            Ok((parts, body))
-        };
-        let waited = || Unanswered(format!("no answer within {} s", self.limits.request.as_secs_f32()));
-        timeout(self.limits.request, exchange).await.unwrap_or_else(|_| Err(waited()))
+        match timeout_at(deadline, self.pooled.request(request)).await {
+            Ok(Ok(response)) => Ok(response.into_parts()),
+            Ok(Err(error)) => Err(Unanswered(cause(&error))),
+            Err(_elapsed) => Err(self.waited()),
+        }
+    }
+
+    fn waited(&self) -> Unanswered {
+        Unanswered(format!("no answer within {} s", self.limits.request.as_secs_f32()))
     }
 }
 
-/// The body, to `keep` bytes; more than `max` where all of it is wanted is an error.
-async fn read(mut body: Incoming, max: usize, keep: usize) -> Result<Bytes, Unanswered> {
-    let mut bytes = BytesMut::new();
+/// Reads the body into `bytes`, of which `keep` is enough: the rest is passed over, to `max`.
+async fn read(mut body: Incoming, max: usize, keep: usize, bytes: &mut BytesMut) -> Result<(), Unanswered> {
     let mut seen = 0_usize;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Unanswered(format!("the answer broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         seen = seen.saturating_add(data.len());
         if seen > max {
-            // Of a refusal the beginning is enough; a page that was asked for is useless without its end.
-            let whole = keep == usize::MAX;
-            return if whole {
-                Err(Unanswered(format!("the answer is larger than {max} bytes")))
-            } else {
-                Ok(bytes.freeze())
-            };
+            return Err(Unanswered(format!("the answer is larger than {max} bytes")));
         }
         let room = keep.saturating_sub(bytes.len());
         bytes.extend_from_slice(&data[..data.len().min(room)]);
     }
-    Ok(bytes.freeze())
+    Ok(())
 }
 
 fn tls(guard: &Guard, ca_file: Option<PathBuf>) -> Result<rustls::ClientConfig, ClientError> {
@@ -254,8 +272,8 @@ fn tls(guard: &Guard, ca_file: Option<PathBuf>) -> Result<rustls::ClientConfig, 
 fn authorities(path: PathBuf) -> Result<RootCertStore, ClientError> {
     let mut roots = RootCertStore::empty();
     let mut read = || -> Result<(), String> {
-        for certificate in CertificateDer::pem_file_iter(&path).map_err(|error| error.to_string())? {
-            let certificate = certificate.map_err(|error| error.to_string())?;
+        for certificate in CertificateDer::pem_file_iter(&path).map_err(|error| pem_said(&error))? {
+            let certificate = certificate.map_err(|error| pem_said(&error))?;
             roots.add(certificate).map_err(|error| error.to_string())?;
         }
         Ok(())
@@ -266,6 +284,14 @@ fn authorities(path: PathBuf) -> Result<RootCertStore, ClientError> {
         }
         Ok(()) => Ok(roots),
         Err(fault) => Err(ClientError::AuthoritiesFile { path, fault }),
+    }
+}
+
+/// An operating system's reason is said; a line of the file never is: somebody may have named a file of keys.
+fn pem_said(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        other => pem_fault(other).to_owned(),
     }
 }
 

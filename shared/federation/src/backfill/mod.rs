@@ -8,7 +8,6 @@
 //! over HTTP) nor where it goes ([`Recipient`]: an inbox, or an outbox lane). After each activity it says how far it is; a
 //! walk that begins at such a [`Position`] begins with the activity after it.
 
-mod inbox;
 mod outbox;
 
 use std::time::Duration;
@@ -18,11 +17,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-pub(crate) use inbox::Inbox;
 pub use outbox::{OutboxCollection, OutboxSetup};
 
 /// Pages of one walk: a history that goes on for ever is a mistake of its reader (one whose pages form a ring, for instance).
 const PAGES_MAX: u32 = 100_000;
+
+/// Ids that a position carries beside the last one: it is stored at each step.
+const BEFORE_MAX: usize = 7;
 
 /// Where a page is, in the words of its [`History`]. Kept as long as the job: a page must be found by it after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,16 +65,35 @@ pub struct Position {
     pub page: Option<Cursor>,
     /// Activities of it that are done with.
     pub done: usize,
-    /// The `id` of the last of them, by which the place is found in a page that has lost one meanwhile.
+    /// The `id` of the last activity, by which the place is found in a page that has gained or lost one meanwhile.
     pub last: Option<String>,
+    /// Those before it, the newest first, for where that one is gone itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<String>,
 }
 
 impl Position {
     /// Where in a page to go on.
     fn index_in(&self, activities: &[Value]) -> usize {
-        let by_id = |last: &String| activities.iter().position(|activity| activity["id"] == last.as_str());
-        let after = self.last.as_ref().and_then(by_id).map(|at| at + 1);
-        after.unwrap_or_else(|| self.done.min(activities.len()))
+        let known = || self.last.iter().chain(&self.before);
+        let is_known = |activity: &Value| activity["id"].as_str().is_some_and(|id| known().any(|known| known == id));
+        if let Some(at) = activities.iter().rposition(is_known) {
+            return at + 1;
+        }
+        // Of those that were done on this page none is there any more: what follows them has moved up.
+        let missing = self.done.min(known().count());
+        (self.done - missing).min(activities.len())
+    }
+
+    /// One more is done with.
+    fn after(self, id: Option<String>) -> Self {
+        let Self { page, done, last, mut before } = self;
+        let Some(id) = id else {
+            return Self { page, done: done + 1, last: None, before: Vec::new() }; // the number is all there is
+        };
+        before.splice(0..0, last);
+        before.truncate(BEFORE_MAX);
+        Self { page, done: done + 1, last: Some(id), before }
     }
 }
 
@@ -194,14 +214,14 @@ pub async fn walk(
                 Err(Refusal::Gone(cause)) => return Ok(Backfilled { gone: Some(cause), ..came_to }),
                 Err(Refusal::NotNow(cause)) => return Err(Error::NotNow { at, cause }),
             }
-            at = Position { page: at.page, done: index + 1, last: id };
+            at = Position { done: index, ..at }.after(id);
             keep(to, &at).await?;
         }
         let Some(next) = page.next else { return Ok(came_to) };
         if at.page.as_ref() == Some(&next) {
             return Err(Error::Endless);
         }
-        at = Position { page: Some(next), done: 0, last: None };
+        at = Position { page: Some(next), done: 0, ..at };
         keep(to, &at).await?;
         tokio::time::sleep(pace.pause).await;
     }
@@ -291,9 +311,17 @@ mod tests {
     #[test]
     fn a_place_is_found_by_id_where_the_page_has_lost_an_activity() {
         let page = ["a", "c", "d"].map(|id| serde_json::json!({ "id": id }));
-        let at = |done, last: Option<&str>| Position { page: None, done, last: last.map(str::to_owned) };
+        let at = |done, last: Option<&str>| Position { done, last: last.map(str::to_owned), ..Position::default() };
         assert_eq!(at(3, Some("c")).index_in(&page), 2);
-        assert_eq!(at(1, Some("gone")).index_in(&page), 1);
+        assert_eq!(
+            at(1, Some("gone")).index_in(&page),
+            0,
+            "the first of all is gone, so nothing of this page was sent"
+        );
+        let two = Position { before: vec!["a".into()], ..at(2, Some("gone")) };
+        assert_eq!(two.index_in(&page), 1, "after the one before");
+        let all = Position { before: vec!["gone".into()], ..at(4, Some("gone too")) };
+        assert_eq!(all.index_in(&page), 2);
         assert_eq!(at(9, None).index_in(&page), 3);
         assert_eq!(at(0, None).index_in(&page), 0);
     }

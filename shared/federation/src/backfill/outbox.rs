@@ -3,18 +3,25 @@
 //!
 //! A collection begins with what is newest and leads to what is older by `next`; a walk wants the oldest first. So its end
 //! is found once, by `last` or by following `next` to the end, and then the way goes back: by `prev` where the pages have
-//! it, otherwise by the trail that was left on the way there. The cursor is the address of a page.
+//! it, otherwise by the trail that was left on the way there.
+//!
+//! Where pages are numbered from the newest on, each post in the meantime pushes everything one place on, across the pages'
+//! bounds, and each deletion pulls it back. So a cursor is the address of a page and the ids of what was handed out last: a
+//! page is read on from there, and where none of them stands on it, back over `next` to where one does.
 //!
 //! Links are followed on the host of the configured address, whatever host they name: an application knows itself by its
-//! public name, and is asked here by an internal one. So no link leads anywhere else.
+//! public name, and is asked here by an internal one. So no link leads anywhere else. An activity that stands in a page as an
+//! address only and is gone (404, 410) is passed over: it would be gone at the next try too.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
@@ -36,8 +43,14 @@ const TRAILS_MAX: usize = 64;
 /// Activities that stand in a page as an address only, and are fetched one by one: more are no page.
 const ITEMS_MAX: usize = 1_000;
 
+/// Ids that a cursor carries: so many deletions in a row at the place where a walk is do not confuse it.
+const LAST_MAX: usize = 8;
+
+/// Pages that are read back over for them. What was posted between two pages of a walk fits into one, as a rule.
+const BACK_MAX: usize = 20;
+
 /// How an outbox is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct OutboxSetup {
     /// The address of a user's outbox: `{owner}` stands for the user's id.
     pub template: String,
@@ -47,6 +60,18 @@ pub struct OutboxSetup {
     pub timeout: Duration,
     /// A page.
     pub page_bytes: usize,
+}
+
+impl fmt::Debug for OutboxSetup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authorization = self.authorization.as_ref().map(|_| "..");
+        f.debug_struct("OutboxSetup")
+            .field("template", &self.template)
+            .field("authorization", &authorization)
+            .field("timeout", &self.timeout)
+            .field("page_bytes", &self.page_bytes)
+            .finish()
+    }
 }
 
 impl Default for OutboxSetup {
@@ -66,6 +91,9 @@ pub enum Error {
     /// Not a URL with a user's id in it.
     #[error("{0:?} is no template of outbox URLs, for example http://127.0.0.1:3000/users/{PLACE}/outbox")]
     Template(String),
+    /// A user or a password in the template: it would stand in every log line with the address.
+    #[error("the template of outbox URLs has a credential in it: give it as `authorization`")]
+    Credentials,
     /// It can't stand in a header. Its value is never shown.
     #[error("the credential for the outbox can't stand in a header")]
     Authorization,
@@ -91,8 +119,15 @@ impl OutboxCollection {
     pub fn new(setup: OutboxSetup) -> Result<Self, Error> {
         let OutboxSetup { template, authorization, timeout, page_bytes } = setup;
         let sample = template.replace(PLACE, &Uuid::nil().to_string());
+        let sample = sample.parse::<Url>();
+        // First, so that no other error shows it.
+        if template.contains('@')
+            && sample.as_ref().map_or(true, |url| !url.username().is_empty() || url.password().is_some())
+        {
+            return Err(Error::Credentials);
+        }
         let fits = template.contains(PLACE)
-            && sample.parse::<Url>().is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+            && sample.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         if !fits {
             return Err(Error::Template(template));
         }
@@ -114,15 +149,23 @@ impl OutboxCollection {
     }
 
     async fn get(&self, url: &Url) -> Result<Value, Unreadable> {
+        self.get_unless_gone(url).await?.ok_or_else(|| Unreadable(format!("{url} is gone (404 or 410)")))
+    }
+
+    /// What is at an address; none where it is gone for good.
+    async fn get_unless_gone(&self, url: &Url) -> Result<Option<Value>, Unreadable> {
         let mut headers = self.headers.clone();
         let host = authority_of(url).and_then(|host| HeaderValue::from_str(&host).ok());
         headers.insert(HOST, host.ok_or_else(|| Unreadable(format!("{url} has no host")))?);
         let (status, body) =
             self.client.get(url, headers).await.map_err(|error| Unreadable(format!("{url}: {error}")))?;
+        if matches!(status, 404 | 410) {
+            return Ok(None);
+        }
         if !(200..300).contains(&status) {
             return Err(Unreadable(format!("{url} answered {status}")));
         }
-        serde_json::from_slice(&body).map_err(|error| Unreadable(format!("{url} is no JSON: {error}")))
+        serde_json::from_slice(&body).map(Some).map_err(|error| Unreadable(format!("{url} is no JSON: {error}")))
     }
 
     /// A document that stands in another one, or is to be fetched.
@@ -202,18 +245,38 @@ impl OutboxCollection {
         trails.get(&owner)?.get(page).cloned()
     }
 
-    /// The activities of a page, the oldest first.
-    async fn items(&self, outbox: &Url, page: &Value) -> Result<Vec<Value>, Unreadable> {
-        let items = [&page["orderedItems"], &page["items"]].into_iter().find_map(Value::as_array);
-        let items = items.map(Vec::as_slice).unwrap_or_default();
-        if items.len() > ITEMS_MAX {
-            return Err(Unreadable(format!("a page of {outbox} has {} items", items.len())));
+    /// What is newer than what was handed out last, to the top of this page; the newest first.
+    async fn since(&self, outbox: &Url, page: &Value, last: &[String]) -> Result<Vec<Value>, Unreadable> {
+        let mut items = items(outbox, page)?;
+        let (of_this, mut looked_at, mut page) = (items.len(), 0, page.clone());
+        for _ in 0..=BACK_MAX {
+            let known = |item: &Value| address(item).is_some_and(|id| last.iter().any(|last| last == id));
+            if let Some(at) = items[looked_at..].iter().position(known) {
+                items.truncate(looked_at + at);
+                return Ok(items);
+            }
+            if last.is_empty() {
+                break;
+            }
+            let Some((_, older)) = self.follow(outbox, &page["next"]).await? else { break };
+            looked_at = items.len();
+            items.extend(self::items(outbox, &older)?);
+            page = older;
         }
+        // All of them are gone, or what has no ids: the page as it stands.
+        items.truncate(of_this);
+        Ok(items)
+    }
+
+    /// The activities themselves, the oldest first.
+    async fn activities(&self, outbox: &Url, items: Vec<Value>) -> Result<Vec<Value>, Unreadable> {
         let mut activities = Vec::with_capacity(items.len());
-        for item in items.iter().rev() {
+        for item in items.into_iter().rev() {
             match item {
-                Value::Object(_) => activities.push(item.clone()),
-                Value::String(address) => activities.push(self.get(&on_host_of(outbox, address)?).await?),
+                Value::Object(_) => activities.push(item),
+                Value::String(address) => {
+                    activities.extend(self.get_unless_gone(&on_host_of(outbox, &address)?).await?);
+                }
                 _ => {}
             }
         }
@@ -221,22 +284,58 @@ impl OutboxCollection {
     }
 }
 
+/// What a cursor of this history says.
+#[derive(Serialize, Deserialize)]
+struct Place {
+    page: String,
+    /// Ids of what was handed out last, the newest first.
+    last: Vec<String>,
+}
+
+impl Place {
+    fn read(cursor: &Cursor) -> Result<Self, Unreadable> {
+        serde_json::from_str(&cursor.0).map_err(|_| Unreadable(format!("{:?} is no place in an outbox", cursor.0)))
+    }
+
+    fn cursor(&self) -> Result<Cursor, Unreadable> {
+        serde_json::to_string(self).map(Cursor).map_err(|error| Unreadable(error.to_string()))
+    }
+}
+
 #[async_trait]
 impl History for OutboxCollection {
     async fn page(&self, owner: Uuid, at: Option<&Cursor>) -> Result<Page, Unreadable> {
         let outbox = self.outbox(owner)?;
-        let page = match at {
-            Some(at) => {
-                let url = on_host_of(&outbox, &at.0)?;
+        let place = at.map(Place::read).transpose()?;
+        let page = match &place {
+            Some(place) => {
+                let url = on_host_of(&outbox, &place.page)?;
                 Some((url.to_string(), self.get(&url).await?))
             }
             None => self.oldest(owner, &outbox).await?,
         };
         let Some(page) = page else { return Ok(Page::default()) };
-        let activities = self.items(&outbox, &page.1).await?;
-        let next = self.newer(owner, &outbox, &page).await?.map(Cursor);
+        let before = place.map(|place| place.last).unwrap_or_default();
+        let items = self.since(&outbox, &page.1, &before).await?;
+        let ids = items.iter().filter_map(address).map(str::to_owned);
+        let last: Vec<String> = ids.chain(before.iter().cloned()).take(LAST_MAX).collect();
+        let activities = self.activities(&outbox, items).await?;
+        let next = match self.newer(owner, &outbox, &page).await? {
+            Some(page) => Some(Place { page, last }.cursor()?),
+            None => None,
+        };
         Ok(Page { activities, next })
     }
+}
+
+/// What stands on a page, the newest first.
+fn items(outbox: &Url, page: &Value) -> Result<Vec<Value>, Unreadable> {
+    let items = [&page["orderedItems"], &page["items"]].into_iter().find_map(Value::as_array);
+    let items = items.map(Vec::as_slice).unwrap_or_default();
+    if items.len() > ITEMS_MAX {
+        return Err(Unreadable(format!("a page of {outbox} has {} items", items.len())));
+    }
+    Ok(items.to_vec())
 }
 
 /// The address that a link holds, itself or as the `id` of what it holds.
@@ -277,5 +376,20 @@ mod tests {
         for odd in ["", "http://127.0.0.1:3000/outbox", "ftp://a/{owner}", "/users/{owner}"] {
             assert!(matches!(new(odd), Err(Error::Template(_))), "{odd}");
         }
+    }
+
+    #[test]
+    fn a_credential_is_not_shown_and_has_no_place_in_the_template() {
+        let setup = OutboxSetup { authorization: Some("Bearer geheim".into()), ..OutboxSetup::default() };
+        assert!(!format!("{setup:?}").contains("geheim"), "{setup:?}");
+        for template in
+            ["http://app:geheim@127.0.0.1/{owner}", "http://geheim@127.0.0.1/{owner}", "http//geheim@a/{owner}"]
+        {
+            let refused = OutboxCollection::new(OutboxSetup { template: template.into(), ..Default::default() });
+            let error = refused.err().expect("refused");
+            assert!(matches!(error, Error::Credentials) && !format!("{error} {error:?}").contains("geheim"), "{error}");
+        }
+        let fine = OutboxSetup { template: "http://127.0.0.1/@{owner}/outbox".into(), ..Default::default() };
+        assert!(OutboxCollection::new(fine).is_ok());
     }
 }

@@ -1,15 +1,15 @@
 //! One delivery until it is done: attempts, the pauses between them, and the breaker that may make them longer.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fedstream_lane::{InstanceName, Moment};
-use tokio::sync::Semaphore;
+use fedstream_lane::Moment;
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
-use crate::attempt::{Attempted, Attempts, Delivery};
-use crate::breaker::{self, Admission, Breaker, Report};
+use super::turns::Turns;
+use crate::attempt::{Attempts, Delivery};
+use crate::breaker::{self, Admission, Breaker};
 use crate::lanes::remote_of;
 use crate::rules::{Rules, millis};
 use crate::verdict::Verdict;
@@ -38,7 +38,7 @@ pub(crate) struct Retrying {
     attempts: Attempts,
     rules: Rules,
     breaker: Mutex<Breaker>,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     began: Instant,
 }
 
@@ -48,7 +48,7 @@ impl Retrying {
             attempts,
             rules,
             breaker: Mutex::new(Breaker::new(breaker)),
-            turns: Arc::new(Semaphore::new(concurrency)),
+            turns: Turns::new(concurrency),
             began: Instant::now(),
         }
     }
@@ -62,22 +62,34 @@ impl Retrying {
         let last = self.rules.attempts_max.max(1);
         let mut made = self.rules.attempts_within(since.elapsed()).min(last - 1);
         let mut backoff = self.rules.backoff();
+        let patience = self.patience(since);
         loop {
+            // The turn first: what the breaker says holds now, and not after minutes in line.
+            let turn = self.turns.take(&remote).await;
             let admission = self.breaker().ask(self.now(), &remote);
             let (wait, verdict) = match admission {
                 Admission::Probing { until } => {
+                    drop(turn);
                     self.sleep_until(until.min(self.now().after_ms(millis(PROBING)))).await;
+                    continue;
+                }
+                // The last attempt is made, and not counted as made by others: else a whole queue could be given up without
+                // one request.
+                Admission::Open { until } if made + 1 >= last && until <= patience => {
+                    drop(turn);
+                    self.sleep_until(until).await;
                     continue;
                 }
                 // Somebody was told a moment ago that it does not answer: that counts as an attempt of ours.
                 Admission::Open { until } => (Some(until), None),
-                Admission::Go | Admission::Probe => {
-                    let _turn = self.turns.acquire().await; // never closed
+                Admission::Go | Admission::Probe(_) => {
                     let attempted = self.attempts.attempt(delivery).instrument(span.clone()).await;
-                    self.report(&remote, &attempted);
+                    let (probe, report) = (admission.probe(), attempted.report());
+                    self.breaker().report(self.now(), &remote, probe, report, fastrand::u16(..=1000));
                     (None, Some(attempted.verdict))
                 }
             };
+            drop(turn);
             made += 1;
             let (status, cause, after) = match verdict {
                 Some(Verdict::Delivered { .. }) => return Outcome::Delivered,
@@ -93,14 +105,12 @@ impl Retrying {
         }
     }
 
-    fn report(&self, remote: &InstanceName, attempted: &Attempted) {
-        let report = match &attempted.verdict {
-            _ if attempted.requests == 0 => Report::NotAsked, // no key: that is not the remote's fault
-            verdict if verdict.is_alive() => Report::Alive,
-            Verdict::Retry { after: Some(after), .. } => Report::Busy(millis((*after).min(self.rules.retry_after_max))),
-            _ => Report::Failed,
-        };
-        self.breaker().report(self.now(), remote, report, fastrand::u16(..=1000));
+    /// Until when the last attempt waits for an open breaker: to the end of what the rule takes in all, and for one pause in any
+    /// case, in which the remote is asked by one of those who wait.
+    fn patience(&self, since: Instant) -> Moment {
+        let left = self.rules.total().saturating_sub(since.elapsed());
+        let pause = self.rules.delay_max.max(self.rules.retry_after_max);
+        self.now().after_ms(millis(left.max(pause)))
     }
 
     fn now(&self) -> Moment {

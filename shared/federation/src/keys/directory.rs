@@ -57,6 +57,14 @@ struct Known {
     keys: Result<Arc<ActorKeys>, String>,
 }
 
+/// Why a file gives no keys.
+enum Fault {
+    /// The system would not have it read: no permission, too many open files. That passes without a change of the file.
+    Read(String),
+    /// What is in it: that stays until the file changes.
+    Text(String),
+}
+
 /// By which a change of a file is noticed.
 type Stamp = (Option<SystemTime>, u64);
 
@@ -105,13 +113,20 @@ impl Shared {
             }
             before.and_then(|before| before.keys.clone().ok())
         };
-        let keys = match (self.read(&path, facts.len(), actor), before) {
+        let read = self.read(&path, facts.len(), actor);
+        // Of a file that could not be read nothing is known: the next look may find it, with the same time and length.
+        let lasting = !matches!(read, Err(Fault::Read(_)));
+        let read = read.map_err(|(Fault::Read(cause) | Fault::Text(cause))| cause);
+        let keys = match (read, before) {
             (Err(cause), Some(before)) => {
                 tracing::warn!(path = %path.display(), %cause, "a signing key can't be read any more; the one before goes on signing");
                 Ok(before)
             }
             (read, _) => read,
         };
+        if !lasting {
+            return keys.map_err(unavailable);
+        }
         let mut known = self.known();
         if known.len() >= KEPT_MAX && !known.contains_key(&actor) {
             known.clear(); // the actors of the moment are read again; an order of leaving would cost more than it saves
@@ -120,13 +135,14 @@ impl Shared {
         keys.map_err(unavailable)
     }
 
-    fn read(&self, path: &Path, bytes: u64, actor: Uuid) -> Result<Arc<ActorKeys>, String> {
+    fn read(&self, path: &Path, bytes: u64, actor: Uuid) -> Result<Arc<ActorKeys>, Fault> {
         if bytes > FILE_BYTES_MAX {
-            return Err(format!("a file of {bytes} bytes is no key"));
+            return Err(Fault::Text(format!("a file of {bytes} bytes is no key")));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+        let text = std::fs::read(path).map_err(|error| Fault::Read(error.to_string()))?;
+        let text = String::from_utf8(text).map_err(|_| Fault::Text("it is not text".to_owned()))?;
         let id = self.template.as_ref().map(|template| template.replace(PLACE, &actor.to_string()));
-        ActorKeys::from_pem(&text, id.as_deref()).map(Arc::new).map_err(|error| error.to_string())
+        ActorKeys::from_pem(&text, id.as_deref()).map(Arc::new).map_err(|error| Fault::Text(error.to_string()))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Known>> {
@@ -174,6 +190,26 @@ mod tests {
         write(directory.path(), RSA_PKCS8_PEM);
         let error = keys.keys(ACTOR).await.expect_err("no id").to_string();
         assert!(error.contains("has no id"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_could_not_be_read_is_read_again_though_it_did_not_change() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let keys = PemDirectory::open(directory.path(), Some("https://our.example/{actor}".to_owned())).expect("one");
+        let path = directory.path().join(format!("{ACTOR}.pem"));
+        // A directory can't be read as a file, by root neither; then a file takes its place that looks the same.
+        std::fs::create_dir(&path).expect("a writable directory");
+        let facts = std::fs::metadata(&path).expect("it is there");
+        let error = keys.keys(ACTOR).await.expect_err("no file").to_string();
+        assert!(error.contains("can't be read"), "{error}");
+        std::fs::remove_dir(&path).expect("it is there");
+        let length = usize::try_from(facts.len()).expect("small");
+        let padded = format!("{:1$}", ED25519_PEM, length.max(ED25519_PEM.len()));
+        std::fs::write(&path, padded).expect("a writable directory");
+        let file = std::fs::File::options().write(true).open(&path).expect("it is there");
+        file.set_modified(facts.modified().expect("a time")).expect("it is ours");
+        // On a file system that gives directories other lengths the file is a changed one, and is read for that.
+        assert!(keys.keys(ACTOR).await.is_ok());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 pub use directory::{PemDirectory, Unreadable};
 pub use pem::Error as PemError;
+pub(crate) use pem::fault as pem_fault;
 
 /// Why there is no key to sign with. Either is tried again: an operator may put it right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

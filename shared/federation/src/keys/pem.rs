@@ -2,7 +2,7 @@
 
 use ring::signature::{Ed25519KeyPair, RsaKeyPair};
 use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 
 use super::{ActorKeys, Key};
 
@@ -35,7 +35,8 @@ pub(super) fn read(text: &str, template: Option<&str>) -> Result<ActorKeys, Erro
     let mut keys = ActorKeys { rsa: None, ed25519: None };
     for block in blocks(text) {
         let id = block.lines().find_map(key_id).or(template).ok_or(Error::NoId)?;
-        let der = PrivateKeyDer::from_pem_slice(block.as_bytes()).map_err(|error| Error::Unfit(error.to_string()))?;
+        let der =
+            PrivateKeyDer::from_pem_slice(block.as_bytes()).map_err(|error| Error::Unfit(fault(&error).to_owned()))?;
         let taken = match pair(&der)? {
             Pair::Rsa(pair) => keys.rsa.replace(Key { id: id.to_owned(), pair: *pair }).is_some(),
             Pair::Ed25519(pair) => keys.ed25519.replace(Key { id: id.to_owned(), pair }).is_some(),
@@ -45,6 +46,20 @@ pub(super) fn read(text: &str, template: Option<&str>) -> Result<ActorKeys, Erro
         }
     }
     if keys.rsa.is_none() && keys.ed25519.is_none() { Err(Error::NoKey) } else { Ok(keys) }
+}
+
+/// What is wrong with a PEM text, in fixed words: the library's own print the line that they stumble over, and where a secret
+/// has lost its line ends that line is the whole key.
+pub(crate) fn fault(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a block has no end line",
+        pem::Error::IllegalSectionStart { .. } => "a block's first line is not one (have the line ends been lost?)",
+        pem::Error::Base64Decode(_) => "a block is not base64",
+        pem::Error::Io(_) => "it can't be read",
+        pem::Error::NoItemsFound => "no block of the kind that is wanted",
+        pem::Error::SectionTooLarge => "a block is too large",
+        _ => "it is not PEM",
+    }
 }
 
 enum Pair {
@@ -132,6 +147,18 @@ mod tests {
         assert_eq!(read(&format!("{RSA_PKCS8_PEM}\n{RSA_PKCS1_PEM}"), Some(ID)), Error::Two);
         let cut = RSA_PKCS8_PEM.replacen("MII", "AII", 1);
         assert!(matches!(read(&cut, Some(ID)), Error::Unfit(_)));
+        // What becomes of a secret on its way through an environment or a template: the whole key is one line then.
+        for lost in [" ", "\\n", ""] {
+            for pem in [RSA_PKCS8_PEM, RSA_PKCS1_PEM, ED25519_PEM] {
+                let said = read(&pem.replace('\n', lost), Some(ID));
+                let key = pem.lines().nth(1).expect("a line of the key");
+                let part = &key[..key.len().min(24)];
+                let bytes = format!("{:?}", part.as_bytes());
+                let shown = format!("{said} {said:?}");
+                let numbers = bytes.trim_matches(['[', ']']);
+                assert!(!shown.contains(part) && !shown.contains(numbers), "shows the key: {said}");
+            }
+        }
         let keys = ActorKeys::from_pem(RSA_PKCS8_PEM, Some(ID)).expect("a key");
         assert!(format!("{keys:?}").contains("main-key") && format!("{keys:?}").len() < 200, "{keys:?}");
     }

@@ -133,7 +133,14 @@ impl Builder {
         self
     }
 
-    /// Requests at a time in process (default 32).
+    /// Bytes of activities that may be queued in process (default 128 MiB); one that goes to many inboxes counts once.
+    #[must_use]
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.bounds.queue_bytes = bytes;
+        self
+    }
+
+    /// Requests at a time in process (default 32); to one remote four, or half of them where that is less.
     #[must_use]
     pub fn concurrency(mut self, requests: usize) -> Self {
         self.bounds.concurrency = requests;
@@ -168,7 +175,7 @@ impl Builder {
         self
     }
 
-    /// The service. In process it needs a tokio runtime from here on.
+    /// The service. In process it delivers on the tokio runtime that this is called on, which has to live as long as it does.
     ///
     /// # Errors
     /// Something is missing, or can't be right. (It is `async` as k-ap's is; nothing is waited for.)
@@ -188,15 +195,23 @@ impl Builder {
         };
         setup.user_agent = format!("{} (+{base_url})", setup.user_agent);
         let attempts = Attempts::new(Client::new(setup)?, keys);
-        let breaker = breaker(&rules);
+        let breaker = breaker(&rules, attempts.deadline());
         let parts = Parts { attempts: attempts.clone(), rules, breaker, bounds, history, pace, on_failed };
         Ok(ActivityPubService { shared: Arc::new(Shared { attempts, publisher, in_process: InProcess::new(parts) }) })
     }
 }
 
 /// It opens when one delivery alone would have waited as long: a single lane hardly notices it, a thousand do.
-fn breaker(rules: &Rules) -> breaker::Limits {
+fn breaker(rules: &Rules, attempt: Duration) -> breaker::Limits {
     let open_max_ms = millis(rules.delay_max).max(1);
     let open_min_ms = millis(rules.delay_min).saturating_mul(1 << FAILURES).clamp(1, open_max_ms);
-    breaker::Limits { failures: FAILURES, open_min_ms, open_max_ms, ..breaker::Limits::default() }
+    breaker::Limits {
+        failures: FAILURES,
+        open_min_ms,
+        open_max_ms,
+        busy_max_ms: millis(rules.retry_after_max),
+        // A probe that counts as lost while it is on its way would let a second one out.
+        probe_max_ms: millis(attempt).saturating_mul(2).max(breaker::Limits::default().probe_max_ms),
+        ..breaker::Limits::default()
+    }
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::activity::{self, Activity};
 use crate::attempt::{Attempts, Delivery};
-use crate::backfill::{self, Backfilled};
+use crate::backfill::{self, Backfilled, Position};
 use crate::in_process::{self, InProcess, Left};
 use crate::verdict::Verdict;
 use crate::{EventPublisher, FederationEvent};
@@ -104,11 +104,25 @@ impl ActivityPubService {
         owner_user_id: Uuid,
         follower_inbox_url: String,
     ) -> Result<Backfilled, backfill::Error> {
-        let inbox = follower_inbox_url.parse().map_err(|_| backfill::Error::InboxUrl(follower_inbox_url))?;
-        self.shared.in_process.backfill(owner_user_id, inbox).await
+        self.resume_backfill(owner_user_id, follower_inbox_url, Position::default()).await
     }
 
-    /// Asks for a backfill, to be made in the background: when a new follower was accepted.
+    /// The same, from where another one came to a halt: see [`backfill::Error`] and [`Left`].
+    ///
+    /// # Errors
+    /// As [`run_backfill_for_follower`](Self::run_backfill_for_follower).
+    pub async fn resume_backfill(
+        &self,
+        owner_user_id: Uuid,
+        follower_inbox_url: String,
+        from: Position,
+    ) -> Result<Backfilled, backfill::Error> {
+        let inbox = follower_inbox_url.parse().map_err(|_| backfill::Error::InboxUrl(follower_inbox_url))?;
+        self.shared.in_process.backfill(owner_user_id, inbox, from).await
+    }
+
+    /// Asks for a backfill, to be made in the background: when a new follower was accepted. In process it goes on through
+    /// outages as a delivery does; what a follower refuses is told as a `DeliveryFailed` each.
     ///
     /// # Errors
     /// It is not known to be taken; asking again is harmless.

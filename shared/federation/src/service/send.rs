@@ -87,19 +87,25 @@ impl ActivityPubService {
         let inboxes: Vec<Url> =
             recipients.into_iter().map(|to| to.used().clone()).filter(|to| seen.insert(to.clone())).collect();
         let of = inboxes.len();
+        // Room for its bytes once, too.
+        let room = match self.shared.publisher {
+            Some(_) => None,
+            None => self.shared.in_process.room(&prepared).ok(),
+        };
         let handing_on = inboxes.into_iter().map(|inbox| {
-            let prepared = prepared.clone();
+            let (prepared, room) = (prepared.clone(), &room);
             async move {
-                let handed_on = match &self.shared.publisher {
-                    Some(publisher) => {
+                let handed_on = match (&self.shared.publisher, room) {
+                    (Some(publisher), _) => {
                         let (inbox, activity) = (inbox.clone(), activity.clone());
                         let event = FederationEvent::DeliveryRequested { inbox, activity, signing_actor_id };
                         publisher.publish(event).await.map_err(PublishError::Publisher)
                     }
-                    None => {
+                    (None, Some(room)) => {
                         let delivery = Delivery { inbox: inbox.clone(), activity: prepared, signing_actor_id };
-                        self.shared.in_process.deliver(delivery).map_err(PublishError::from)
+                        self.shared.in_process.deliver(delivery, room.clone()).map_err(PublishError::from)
                     }
+                    (None, None) => Err(self.shared.in_process.no_room().into()),
                 };
                 handed_on.err().map(|error| NotSent { inbox, error })
             }

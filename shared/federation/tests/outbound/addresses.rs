@@ -13,6 +13,7 @@ use axum::routing::post;
 use federation::{ActivityPubService, DeliveryError, Guard, Limits, Names};
 use fedstream_tests::behaviour::Behaviour;
 use fedstream_tests::sign::Kind;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::{ALICE, Failures, hurried, inbox, keys, note, remote, service};
@@ -120,13 +121,54 @@ async fn by_default_nothing_on_this_machine_is_asked() {
 
 #[tokio::test]
 async fn an_answer_that_never_comes_or_never_ends_holds_nobody_up() {
+    // Short for the answer that never comes only: every other one has all the time that it needs.
     let limits = Limits { request: Duration::from_millis(300), ..Limits::default() };
-    let service = hurried(&Failures::default()).limits(limits).build().await.expect("a service");
-    let remote = remote().await;
-    remote.behave_next(1, Behaviour::Hang);
-    let error = service.deliver_to_inbox(inbox(&remote), note(1), ALICE).await.expect_err("no answer");
-    assert!(matches!(&error, DeliveryError::Retry { cause, .. } if cause == "no answer within 0.3 s"), "{error}");
-    remote.behave_next(1, Behaviour::rejects(400, &"x".repeat(1_000_000)));
+    let impatient = hurried(&Failures::default()).limits(limits).build().await.expect("a service");
+    let (service, remote) = (service().await, remote().await);
+    remote.behave(Behaviour::Hang);
+    let error = impatient.deliver_to_inbox(inbox(&remote), note(1), ALICE).await.expect_err("no answer");
+    assert!(matches!(&error, DeliveryError::Retry { cause, .. } if cause.starts_with("no ")), "{error}");
+    remote.behave(Behaviour::rejects(400, &"x".repeat(1_000_000)));
     let error = service.deliver_to_inbox(inbox(&remote), note(1), ALICE).await.expect_err("refused");
     assert!(matches!(error, DeliveryError::Refused { status: Some(400), .. }), "{error}");
+}
+
+/// A server whose answer's head is whole and whose body is not: it breaks off, or stays away.
+async fn cut_short(status: &'static str, breaks_off: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // All of the request: a connection that is closed with something unread in it is reset, and the answer lost.
+            let mut request = Vec::new();
+            while !is_whole(&request) && stream.read_buf(&mut request).await.is_ok_and(|read| read > 0) {}
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 100\r\n\r\nthe beginning");
+            if stream.write_all(answer.as_bytes()).await.is_ok() && !breaks_off {
+                open.push(stream);
+            }
+        }
+    });
+    address
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let Some(head) = text.find("\r\n\r\n") else { return false };
+    let length = text[..head].lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    let length: usize = length.expect("a length");
+    request.windows(4).position(|end| end == b"\r\n\r\n").is_some_and(|head| request.len() >= head + 4 + length)
+}
+
+#[tokio::test]
+async fn an_answer_whose_body_does_not_end_is_an_answer() {
+    let service = service().await;
+    for breaks_off in [true, false] {
+        let inbox = |address| format!("http://{address}/inbox").parse().expect("a URL");
+        let took = cut_short("202 Accepted", breaks_off).await;
+        assert_eq!(service.deliver_to_inbox(inbox(took), note(1), ALICE).await, Ok(()), "{breaks_off}");
+        let refused = cut_short("410 Gone", breaks_off).await;
+        let error = service.deliver_to_inbox(inbox(refused), note(1), ALICE).await.expect_err("refused");
+        assert!(matches!(error, DeliveryError::Refused { status: Some(410), .. }), "{error}");
+    }
 }

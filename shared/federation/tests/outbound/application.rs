@@ -101,6 +101,6 @@ async fn an_application_on_activitypub_federation_verifies_and_takes_every_deliv
 
     // And it does verify: under another's name the signature is not taken.
     let error = service.deliver_to_inbox(inbox, activity(&base, "mallory", 99), ALICE).await.expect_err("not hers");
-    let told = "refused: the remote answered 401 to every form of signature: Incoming activity has invalid signature";
+    let told = "not now: the remote answered 401 to every form of signature: Incoming activity has invalid signature";
     assert!(error.to_string().starts_with(told), "{error}");
 }

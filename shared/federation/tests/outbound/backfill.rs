@@ -1,6 +1,7 @@
 //! A user's history for a new follower, from the application's own reader and from its outbox collection.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,13 +11,14 @@ use axum::{Json, Router};
 use federation::backfill::{Error, Unreadable};
 use federation::{Backfilled, Cursor, History, OutboxCollection, OutboxSetup, Page};
 use fedstream_tests::behaviour::Behaviour;
+use fedstream_tests::eventually::becomes_true;
 use fedstream_tests::instance::Instance;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use crate::support::{ALICE, Failures, PATIENCE, hurried, inbox, note, remote};
+use crate::support::{ALICE, BOB, Failures, PATIENCE, hurried, inbox, note, remote};
 
 /// Activities on a page.
 const PAGE: usize = 4;
@@ -82,6 +84,8 @@ async fn without_a_history_there_is_nothing_to_send() {
     assert!(matches!(error, Err(Error::NoHistory)));
     let error = service.run_backfill_for_follower(ALICE, "what?".to_owned()).await;
     assert!(matches!(error, Err(Error::InboxUrl(_))));
+    let error = service.request_backfill(ALICE, "http://127.0.0.1:9/inbox".to_owned()).await.expect_err("at once");
+    assert!(error.to_string().contains("there is no history to send"), "{error}");
 }
 
 /// How an application shows its outbox.
@@ -173,6 +177,194 @@ async fn an_outbox_is_read_on_from_a_cursor_by_a_reader_that_never_saw_it() {
         let expected: Vec<_> = (2..10).map(|number| note(number)["id"].clone()).collect();
         assert_eq!(rest, expected, "{shape:?}");
     }
+}
+
+/// An outbox with numbered pages, the newest first, that its user goes on writing in.
+#[derive(Clone)]
+struct Written(Arc<Mutex<Vec<usize>>>);
+
+impl Written {
+    fn new(notes: std::ops::Range<usize>) -> Self {
+        Self(Arc::new(Mutex::new(notes.collect())))
+    }
+
+    fn post(&self, number: usize) {
+        self.0.lock().expect("nobody panicked").push(number);
+    }
+
+    fn delete(&self, number: usize) {
+        self.0.lock().expect("nobody panicked").retain(|other| *other != number);
+    }
+
+    async fn reader(&self) -> OutboxCollection {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let router = Router::new().route("/users/{user}/outbox", get(written)).with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        reader_of(&address.to_string())
+    }
+}
+
+async fn written(State(notes): State<Written>, Query(query): Query<HashMap<String, usize>>) -> Json<Value> {
+    let mut notes = notes.0.lock().expect("nobody panicked").clone();
+    notes.reverse();
+    let pages = notes.len().div_ceil(PAGE);
+    let Some(page) = query.get("page") else {
+        return Json(json!({ "first": "?page=0", "last": format!("?page={}", pages - 1) }));
+    };
+    let items: Vec<_> = notes.iter().skip(page * PAGE).take(PAGE).map(|number| note(*number)).collect();
+    let link = |to: Option<usize>| to.filter(|to| *to < pages).map(|to| format!("?page={to}"));
+    Json(json!({ "orderedItems": items, "next": link(Some(page + 1)), "prev": link(page.checked_sub(1)) }))
+}
+
+/// Reads to the end; before each page but the first the user does something.
+async fn read_while(outbox: &Written, mut before_a_page: impl FnMut(usize)) -> Vec<usize> {
+    let history = outbox.reader().await;
+    let (mut read, mut at) = (Vec::new(), None);
+    for page in 0.. {
+        if page > 0 {
+            before_a_page(page);
+        }
+        let found = history.page(ALICE, at.as_ref()).await.expect("a page");
+        read.extend(found.activities.iter().map(number_of));
+        at = found.next;
+        if at.is_none() {
+            break;
+        }
+    }
+    read
+}
+
+fn number_of(activity: &Value) -> usize {
+    let id = activity["id"].as_str().expect("an id");
+    id.rsplit('/').next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+#[tokio::test]
+async fn what_is_posted_while_an_outbox_is_read_pushes_nothing_out_of_it() {
+    for posts in [1, 3, 9] {
+        let outbox = Written::new(0..10);
+        let mut next = 10;
+        let read = read_while(&outbox, |page| {
+            for _ in 0..if page < 3 { posts } else { 0 } {
+                outbox.post(next);
+                next += 1;
+            }
+        });
+        assert_eq!(read.await, (0..10 + 2 * posts).collect::<Vec<_>>(), "{posts}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_deleted_while_an_outbox_is_read_takes_nothing_with_it() {
+    // What was read last itself, what was read before, and what was not read yet.
+    for deleted in [vec![1], vec![0], vec![0, 1], vec![4], vec![1, 5, 9]] {
+        let outbox = Written::new(0..10);
+        let read = read_while(&outbox, |page| {
+            if page == 1 {
+                deleted.iter().for_each(|number| outbox.delete(*number));
+            }
+        });
+        let expected: Vec<_> = (0..10).filter(|number| *number < 2 || !deleted.contains(number)).collect();
+        assert_eq!(read.await, expected, "{deleted:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_activity_that_is_gone_from_its_own_address_is_passed_over() {
+    let page = json!({ "orderedItems": [note(2), "/gone", "/missing", "/there", note(0)] });
+    let router = Router::new()
+        .route("/users/{user}/outbox", get(move || async move { Json(page) }))
+        .route("/there", get(|| async { Json(note(1)) }))
+        .route("/gone", get(|| async { axum::http::StatusCode::GONE }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let history = reader_of(&listener.local_addr().expect("it is bound").to_string());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let page = history.page(ALICE, None).await.expect("a page");
+    assert_eq!(page.activities, [note(0), note(1), note(2)]);
+}
+
+/// A history of a few, which can't be read at first.
+struct Flaky(AtomicUsize);
+
+#[async_trait]
+impl History for Flaky {
+    async fn page(&self, owner: Uuid, at: Option<&Cursor>) -> Result<Page, Unreadable> {
+        // Before the first page, and before the second: the count is of calls.
+        if matches!(self.0.fetch_add(1, Ordering::SeqCst), 0 | 1 | 3) {
+            return Err(Unreadable("not now".to_owned()));
+        }
+        Notes(6).page(owner, at).await
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_can_not_be_read_is_tried_again_from_where_it_was() {
+    let (service, remote) = (with(Flaky(AtomicUsize::new(0))).await, remote().await);
+    service.request_backfill(ALICE, inbox(&remote).into()).await.expect("taken");
+    assert_eq!(service.shut_down(PATIENCE).await.events, []);
+    assert_eq!(numbers(&remote), (0..6).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_follower_that_fails_for_long_gets_the_rest_when_it_is_back() {
+    let (service, remote) = (with(Notes(6)).await, remote().await);
+    // Longer than one delivery is tried for: three attempts each.
+    remote.behave_where(Some(5), Behaviour::busy(503, None), |seen| seen.id.ends_with("/2"));
+    service.request_backfill(ALICE, inbox(&remote).into()).await.expect("taken");
+    assert_eq!(service.shut_down(PATIENCE).await.events, []);
+    assert_eq!(numbers(&remote), [0, 1, 2, 2, 2, 2, 2, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn what_a_follower_refuses_or_never_takes_is_told() {
+    let failures = Failures::default();
+    let builder = hurried(&failures).history(Arc::new(Notes(6))).backfill_pause(Duration::ZERO);
+    let (service, remote) = (builder.delivery_max_attempts(2).build().await.expect("a service"), remote().await);
+    remote.behave_where(None, Behaviour::rejects(422, "no"), |seen| seen.id.ends_with("/1"));
+    remote.behave_where(None, Behaviour::busy(503, None), |seen| seen.id.ends_with("/3"));
+    service.request_backfill(ALICE, inbox(&remote).into()).await.expect("taken");
+    assert_eq!(service.shut_down(PATIENCE).await.events, []);
+    let told: Vec<_> = failures.all().into_iter().map(|(_, cause)| cause).collect();
+    assert_eq!(told, ["the remote answered 422: no", "the remote answered 503"]);
+}
+
+#[tokio::test]
+async fn nothing_of_the_same_user_overtakes_what_a_backfill_is_sending() {
+    let (service, remote) = (with(Notes(3)).await, remote().await);
+    remote.behave_next(1, Behaviour::Hang);
+    service.request_backfill(ALICE, inbox(&remote).into()).await.expect("taken");
+    becomes_true("the first is on its way", PATIENCE, || remote.arrivals() == 1).await.expect("in time");
+    service.send(&note(99), ALICE, [inbox(&remote).into()]).await.expect("taken");
+    service.send(&note(100), BOB, [inbox(&remote).into()]).await.expect("taken");
+    becomes_true("another user's goes", PATIENCE, || remote.accepted() == 1).await.expect("in time");
+    assert_eq!(numbers(&remote), [0, 100]);
+    remote.behave_well();
+    assert_eq!(service.shut_down(PATIENCE).await.events, []);
+    assert_eq!(numbers(&remote), [0, 100, 0, 99, 1, 2], "what hung broke off, and goes first again");
+}
+
+#[tokio::test]
+async fn a_shutdown_hands_back_how_far_a_backfill_is_and_it_goes_on_from_there() {
+    let (service, remote) = (with(Notes(6)).await, remote().await);
+    remote.behave_where(None, Behaviour::Hang, |seen| seen.id.ends_with("/5"));
+    service.request_backfill(ALICE, inbox(&remote).into()).await.expect("taken");
+    let (waiting, to) = (service.clone(), inbox(&remote));
+    let attended = tokio::spawn(async move { waiting.run_backfill_for_follower(ALICE, to.into()).await });
+    becomes_true("both hang at the last", PATIENCE, || {
+        numbers(&remote).iter().filter(|number| **number == 5).count() == 1 && remote.arrivals() >= 10
+    })
+    .await
+    .expect("in time");
+    let left = service.shut_down(Duration::ZERO).await;
+    assert_eq!((left.events.len(), left.backfills.len()), (1, 1), "{left:?}");
+    let error = attended.await.expect("no panic").expect_err("it did not end");
+    assert!(matches!(error, Error::NotNow { .. }), "{error}");
+
+    let (again, after) = (with(Notes(6)).await, crate::support::remote().await);
+    let left = left.backfills.into_iter().next().expect("one");
+    let came_to = again.resume_backfill(left.owner_user_id, inbox(&after).into(), left.at).await.expect("sent");
+    assert_eq!((came_to.taken, numbers(&after)), (1, vec![5]));
 }
 
 #[tokio::test]

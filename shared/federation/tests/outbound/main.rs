@@ -1,12 +1,13 @@
 //! This crate from the outside: deliveries to real HTTP servers that verify what they get, and events in a real nats-server.
 //!
-//! In process: `signatures`, `retries`, `addresses`, `backfill`, `shutdown`, and `application`, the other side written by others.
+//! In process: `signatures`, `retries`, `addresses`, `backfill`, `shutdown`, `panics`, and `application`, the other side written by others.
 //! Over the broker: `publisher` and `python`, with `streams` to look. `contract` is `nats/events.schema.json`.
 
 mod addresses;
 mod application;
 mod backfill;
 mod contract;
+mod panics;
 mod publisher;
 mod python;
 mod retries;

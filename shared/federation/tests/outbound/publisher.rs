@@ -1,12 +1,14 @@
 //! Stored before `publish` returns, once however often, and what happens when it can't be.
 
+use std::time::Duration;
+
 use federation::{EventPublisher, FederationEvent};
 use fedstream_tests::broker::Broker;
 use fedstream_tests::eventually::eventually;
 use serde_json::Value;
 use url::Url;
 
-use crate::streams::{PARTITIONS, all, publisher};
+use crate::streams::{PARTITIONS, all, publisher, publisher_that_waits};
 use crate::support::{ALICE, BOB, PATIENCE, note};
 
 fn requested(number: usize, inbox: &str) -> FederationEvent {
@@ -72,10 +74,11 @@ async fn a_backfill_and_a_failure_have_subjects_of_their_own() {
 #[tokio::test]
 async fn a_broker_that_is_away_is_the_callers_error_and_the_same_event_is_stored_once_afterwards() {
     let mut broker = Broker::start().await.expect("a broker");
-    let publisher = publisher(&broker).await;
+    let (publisher, impatient) =
+        (publisher(&broker).await, publisher_that_waits(&broker, Duration::from_millis(500)).await);
     publisher.publish(requested(1, "https://remote.example/inbox")).await.expect("stored");
     broker.kill9();
-    let error = publisher.publish(requested(2, "https://remote.example/inbox")).await.expect_err("nobody there");
+    let error = impatient.publish(requested(2, "https://remote.example/inbox")).await.expect_err("nobody there");
     assert!(error.to_string().contains("is not known to be stored"), "{error}");
     broker.start_again().await.expect("it starts");
     eventually("it is stored", PATIENCE, async || {
@@ -122,6 +125,37 @@ async fn a_full_lane_parks_the_delivery_and_says_so_and_another_lane_has_room() 
     };
     assert_eq!(activity, note(2));
     assert!(error.contains("is full"), "{error}");
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_parked_is_taken_though_it_can_not_be_announced() {
+    let broker = Broker::start().await.expect("a broker");
+    let publisher = publisher(&broker).await;
+    let jetstream = broker.jetstream().await.expect("a connection");
+    let mut outbox = jetstream.get_stream("FED_OUTBOX").await.expect("the stream");
+    let mut config = outbox.info().await.expect("an answer").config.clone();
+    config.max_messages_per_subject = 1;
+    jetstream.update_stream(config).await.expect("a shorter lane");
+    publisher.publish(requested(1, "https://dead.example/inbox")).await.expect("stored");
+    jetstream.delete_stream("FED_EVENTS").await.expect("it is there");
+    publisher.publish(requested(2, "https://dead.example/inbox")).await.expect("an error would have it sent twice");
+    assert_eq!(all(&broker, "FED_PARKED").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_delivery_that_was_given_up_is_stored_once_more_under_another_id() {
+    let broker = Broker::start().await.expect("a broker");
+    let publisher = publisher(&broker).await;
+    let event = || requested(1, "https://remote.example/inbox");
+    for _ in 0..2 {
+        publisher.publish(event()).await.expect("stored");
+        for again in [1, 2].map(|again| again.try_into().expect("not 0")) {
+            publisher.store_again(event(), again).await.expect("stored");
+        }
+    }
+    let found = all(&broker, "FED_OUTBOX").await;
+    assert_eq!(found.len(), 3, "each once, however often it is said");
+    assert!(found.iter().all(|once| once.payload == found[0].payload));
 }
 
 #[tokio::test]

@@ -83,6 +83,27 @@ async fn a_delivery_published_from_python_is_the_message_that_rust_would_have_st
 }
 
 #[tokio::test]
+async fn the_lane_of_an_inbox_is_that_of_rust_and_a_name_in_other_letters_is_refused() {
+    let Some(python) = python().await else { return };
+    let broker = Broker::start().await.expect("a broker");
+    let _streams = publisher(&broker).await;
+    for inbox in [
+        "https://remote.example:80/inbox",
+        "http://remote.example:443/inbox",
+        "http://remote.example:80/inbox",
+        "https://[2606:4700::1]:8443/inbox",
+    ] {
+        let url: url::Url = inbox.parse().expect("a URL");
+        let stored = run(&python, &broker, inbox, &serde_json::json!({ "id": inbox })).await.expect("stored");
+        let lane = federation::lanes::remote_of(&url).expect("a remote").token();
+        let subject = stored["subject"].as_str().expect("a subject");
+        assert!(subject.starts_with(&format!("fed.outbox.{lane}.")), "{inbox}: {subject}");
+    }
+    let refused = run(&python, &broker, "https://stra\u{df}e.example/inbox", &serde_json::json!({})).await;
+    assert!(refused.expect_err("two standards, two names").contains("not in its ASCII form"));
+}
+
+#[tokio::test]
 async fn without_a_stream_the_example_says_that_nothing_is_stored() {
     let Some(python) = python().await else { return };
     let broker = Broker::start().await.expect("a broker");

@@ -1,12 +1,17 @@
 //! What is tried again, how often, in which order, and what is given up.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use federation::Recipient;
+use async_trait::async_trait;
+use federation::keys::Error as KeysError;
+use federation::{ActorKeys, KeysInMemory, Limits, Recipient, SigningKeys};
 use fedstream_tests::behaviour::Behaviour;
 use fedstream_tests::eventually::becomes_true;
 
-use crate::support::{ALICE, BOB, Failures, PATIENCE, hurried, inbox, note, remote, service};
+use uuid::Uuid;
+
+use crate::support::{ALICE, BOB, Failures, PATIENCE, RSA, hurried, inbox, key_id, note, remote, service};
 
 #[tokio::test]
 async fn an_activity_goes_once_to_each_inbox_and_a_shared_one_stands_for_all() {
@@ -92,4 +97,61 @@ async fn a_remote_that_hangs_delays_nobody_else() {
     }
     becomes_true("the one that is well has everything", PATIENCE, || well.accepted() == 20).await.expect("in time");
     assert_eq!(dead.arrivals(), 1, "nothing goes to the dead one beside what hangs there");
+}
+
+#[tokio::test]
+async fn a_remote_that_hangs_delays_nobody_else_however_many_actors_write_to_it() {
+    const AT_A_TIME: u128 = 4;
+    let rsa = || ActorKeys::from_pem(RSA, Some(&key_id(ALICE))).expect("a key");
+    let actors: Vec<Uuid> = (0..3 * AT_A_TIME).map(Uuid::from_u128).collect();
+    let keys = actors.iter().fold(KeysInMemory::default(), |keys, actor| keys.with(*actor, rsa()));
+    let service = hurried(&Failures::default()).signing_keys(Arc::new(keys)).concurrency(AT_A_TIME as usize);
+    let service = service.build().await.expect("a service");
+    let (dead, well) = (remote().await, remote().await);
+    dead.behave(Behaviour::Hang);
+    for (number, actor) in actors.iter().enumerate() {
+        service.send(&note(number), *actor, [inbox(&dead).into()]).await.expect("taken");
+    }
+    becomes_true("the dead one has its share", PATIENCE, || dead.arrivals() == 2).await.expect("in time");
+    for (number, actor) in actors.iter().enumerate() {
+        service.send(&note(number), *actor, [inbox(&well).into()]).await.expect("taken");
+    }
+    becomes_true("the one that is well has everything", PATIENCE, || well.accepted() == actors.len())
+        .await
+        .expect("in time");
+    assert_eq!(dead.arrivals(), 2, "half of what may go at a time");
+}
+
+#[tokio::test]
+async fn nothing_of_a_queue_is_given_up_without_a_request_of_its_own() {
+    let failures = Failures::default();
+    let service = hurried(&failures).delivery_max_attempts(2).build().await.expect("a service");
+    let remote = remote().await;
+    remote.behave(Behaviour::busy(503, None));
+    for number in 0..12 {
+        service.send(&note(number), ALICE, [inbox(&remote).into()]).await.expect("taken");
+    }
+    assert_eq!(service.shut_down(PATIENCE).await.events, []);
+    let asked: std::collections::BTreeSet<_> = remote.seen().into_iter().map(|seen| seen.id).collect();
+    assert_eq!((asked.len(), failures.all().len()), (12, 12));
+    assert!(failures.all().iter().all(|(_, cause)| cause == "the remote answered 503"), "{:?}", failures.all());
+}
+
+/// Keys that never come.
+struct Pending;
+
+#[async_trait]
+impl SigningKeys for Pending {
+    async fn keys(&self, _: Uuid) -> Result<Arc<ActorKeys>, KeysError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_has_an_end_whatever_it_waits_for() {
+    let limits = Limits { attempt: Duration::from_millis(20), ..Limits::default() };
+    let service = hurried(&Failures::default()).signing_keys(Arc::new(Pending)).limits(limits).build().await;
+    let (service, remote) = (service.expect("a service"), remote().await);
+    let error = service.deliver_to_inbox(inbox(&remote), note(1), ALICE).await.expect_err("no keys");
+    assert_eq!(error.to_string(), "not now: no end of the attempt within 0.02 s");
 }

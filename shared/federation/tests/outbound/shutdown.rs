@@ -70,3 +70,26 @@ async fn a_queue_that_is_full_is_the_callers_error_and_has_room_again() {
     });
     again.await.expect("in time");
 }
+
+#[tokio::test]
+async fn a_queue_that_has_no_room_for_more_bytes_counts_an_activity_once() {
+    let service = hurried(&Failures::default()).queue_bytes(8 * 1024).build().await.expect("a service");
+    let remote = remote().await;
+    remote.behave(Behaviour::Hang);
+    let mut large = note(1);
+    large["object"]["content"] = "x".repeat(6 * 1024).into();
+    let inboxes = (0..5).map(|number| inbox(&remote).join(&format!("/{number}")).expect("a URL").into());
+    assert_eq!(service.send(&large, ALICE, inboxes).await.expect("taken").deliveries, 5);
+    let error = service.send(&large, ALICE, [inbox(&remote).into()]).await.expect_err("no room for a second");
+    assert!(error.to_string().contains("8192 bytes of activities are as many as may be queued"), "{error}");
+    assert_eq!(service.shut_down(Duration::ZERO).await.events.len(), 5);
+}
+
+#[tokio::test]
+async fn bounds_beyond_any_are_the_largest_there_are() {
+    let builder = hurried(&Failures::default()).queue(usize::MAX).queue_bytes(usize::MAX).concurrency(usize::MAX);
+    let (service, remote) = (builder.build().await.expect("a service"), remote().await);
+    service.send(&note(1), ALICE, [inbox(&remote).into()]).await.expect("taken");
+    assert_eq!(service.shut_down(PATIENCE).await.events, []);
+    assert_eq!(remote.accepted(), 1);
+}

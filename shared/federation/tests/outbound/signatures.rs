@@ -59,3 +59,31 @@ async fn an_actor_with_an_ed25519_key_is_tried_with_it_last() {
     assert_eq!(refused.to_string(), "refused: the remote answered 403 to every form of signature");
     assert_eq!(remote.arrivals(), 5, "both RSA forms");
 }
+
+#[tokio::test]
+async fn a_remote_that_can_not_fetch_our_key_is_tried_again_and_one_that_does_not_want_us_is_not() {
+    let (service, remote) = (service().await, remote().await);
+    remote.behave(Behaviour::rejects(401, "no key"));
+    let error = service.deliver_to_inbox(inbox(&remote), note(1), ALICE).await.expect_err("not taken");
+    assert_eq!(error.to_string(), "not now: the remote answered 401 to every form of signature: no key");
+    // The usual form counts, whatever the other hears.
+    remote.behave(Behaviour::rejects(403, "no"));
+    remote.behave_where(None, Behaviour::rejects(401, ""), |seen| seen.signature != Ok(Kind::Cavage));
+    let error = service.deliver_to_inbox(inbox(&remote), note(2), ALICE).await.expect_err("not taken");
+    assert_eq!(error.to_string(), "refused: the remote answered 403 to every form of signature: no");
+}
+
+#[tokio::test]
+async fn a_form_that_was_remembered_and_is_not_taken_any_more_gives_way_to_the_usual_one() {
+    for status in [400, 401, 403] {
+        let (service, remote) = (service().await, remote().await);
+        remote.behave_where(Some(1), Behaviour::rejects(401, ""), |seen| seen.signature == Ok(Kind::Cavage));
+        service.deliver_to_inbox(inbox(&remote), note(1), ALICE).await.expect("delivered");
+        remote.behave_where(None, Behaviour::rejects(status, ""), |seen| seen.signature == Ok(Kind::Rfc9421));
+        service.deliver_to_inbox(inbox(&remote), note(2), ALICE).await.expect("the usual one");
+        service.deliver_to_inbox(inbox(&remote), note(3), ALICE).await.expect("the usual one, first");
+        let kinds: Vec<_> = remote.seen().into_iter().map(|seen| seen.signature).collect();
+        let (cavage, rfc9421) = (Ok(Kind::Cavage), Ok(Kind::Rfc9421));
+        assert_eq!(kinds, [&cavage, &rfc9421, &rfc9421, &cavage, &cavage].map(Clone::clone), "{status}");
+    }
+}

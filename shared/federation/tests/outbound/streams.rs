@@ -13,8 +13,13 @@ use crate::support::PATIENCE;
 pub const PARTITIONS: NonZeroU16 = NonZeroU16::new(4).unwrap();
 
 pub async fn publisher(broker: &Broker) -> JetStreamPublisher {
+    publisher_that_waits(broker, PATIENCE).await
+}
+
+/// For where no ack is to come: for every other test a busy machine must have all the time that it needs.
+pub async fn publisher_that_waits(broker: &Broker, ack_timeout: Duration) -> JetStreamPublisher {
     let settings = NatsSettings { url: broker.url(), connect_timeout: PATIENCE, ..NatsSettings::default() };
-    let options = JetStreamOptions { partitions: PARTITIONS, ack_timeout: Duration::from_secs(2) };
+    let options = JetStreamOptions { partitions: PARTITIONS, ack_timeout };
     JetStreamPublisher::connect(settings, options).await.expect("a fit broker")
 }
 

@@ -13,8 +13,8 @@
 //! a trim, that passes an unsettled one. A window is never resumed: a restarted owner takes a new epoch and starts from
 //! what the stream holds.
 //!
-//! How much is sent: at once when nothing is in flight (latency); else when a batch is full, or the linger has passed
-//! (throughput). After a failure single items are tried until one has an outcome, and POSTs side by side come back by
+//! How much is sent: at once when nothing is in flight, or when the last batch left at least a linger ago (latency); else
+//! when a batch is full, or that linger has passed (throughput). After a failure single items are tried until one has an outcome, and POSTs side by side come back by
 //! doubling: an instance or a link that is down costs one activity per try, not a window.
 
 use std::collections::VecDeque;
@@ -92,6 +92,7 @@ pub struct SendWindow {
     paused: bool,
     operator_parks: Option<Seq>,
     /// When a batch that isn't full goes all the same.
+    /// A batch that isn't full keeps this distance from the one before it.
     linger_until: Moment,
     rate_until: Moment,
     settled_untrimmed: u64,
@@ -147,12 +148,10 @@ impl SendWindow {
     /// On an event that can't be: an activity that was read before, an outcome of an item that its POST did not carry.
     pub fn handle(&mut self, now: Moment, event: Event) {
         match event {
-            Event::Read { seq, bytes, deadline } => {
-                self.read(now, Item { seq, bytes, deadline, state: State::Waiting })
-            }
+            Event::Read { seq, bytes, deadline } => self.read(Item { seq, bytes, deadline, state: State::Waiting }),
             Event::ReadUnreadable { seq, bytes } => {
                 let state = State::Unfit(ParkReason::Unreadable);
-                self.read(now, Item { seq, bytes, deadline: None, state });
+                self.read(Item { seq, bytes, deadline: None, state });
             }
             Event::Outcome { post, seq, outcome } => self.outcome(now, post, seq, outcome),
             Event::Ended { post, end, jitter } => self.ended(now, post, end, jitter),
@@ -294,11 +293,8 @@ impl SendWindow {
         self.gate.is_none().then_some(Standing::AskingForTheGate)
     }
 
-    fn read(&mut self, now: Moment, item: Item) {
+    fn read(&mut self, item: Item) {
         assert!(item.seq > self.last_read, "{} was read after {}", item.seq, self.last_read);
-        if !self.items.iter().any(|item| item.state == State::Waiting) {
-            self.linger_until = now.after_ms(self.limits.linger_ms);
-        }
         self.last_read = item.seq;
         self.bytes += item.bytes;
         self.items.push_back(item);
@@ -340,7 +336,8 @@ impl SendWindow {
     fn drain(&mut self, settle: Settle) {
         self.draining = Some(settle);
         if settle == Settle::Oldest {
-            // A window's time is longer than a grace period; a batch's is not.
+            // A whole window takes longer than a grace period, the batch at work seldom does. Where it does (a v1 batch may take
+            // minutes), the shell ends it with the grace, and what was in it is posted again.
             let at_work = |post: &&flight::Post| !post.abandoned && !post.unanswered.is_empty();
             let oldest = self.flight.posts.iter().find(at_work).map(|post| post.id);
             self.flight.call_back(|post| Some(post.id) != oldest && !post.unanswered.is_empty());

@@ -34,7 +34,7 @@ pub struct WindowLimits {
     pub items: usize,
     /// Bytes that it holds; reading stops there (the item that passes it is still held).
     pub bytes: usize,
-    /// How long a batch that isn't full waits for more, where another one is in flight, milliseconds.
+    /// How long after the one before it a batch that isn't full may go, where that one is in flight, milliseconds.
     pub linger_ms: u64,
     /// Most items a second; none: as fast as the instance takes them.
     pub rate_per_s: Option<NonZeroU32>,

@@ -90,9 +90,10 @@ impl Broker {
         own.map(|entry| entry.until = now + TTL_MS).is_some()
     }
 
-    /// The bucket is made anew. Epochs still grow by the wall clocks, as long as those agree to a few seconds.
-    pub fn loses_its_bucket(&mut self, now: u64) {
-        self.entry = self.entry.filter(|entry| entry.since + WALLS_AGREE_MS > now);
+    /// The bucket is made anew. Epochs still grow by the wall clocks, as long as those agree to a few seconds. Answers the
+    /// epoch of a lease that is forgotten by it.
+    pub fn loses_its_bucket(&mut self, now: u64) -> Option<Epoch> {
+        self.entry.take_if(|entry| entry.since + WALLS_AGREE_MS <= now).map(|entry| entry.epoch)
     }
 
     /// Gives the lane back; its epoch stays.

@@ -297,7 +297,7 @@ impl History {
             Fault::Instance(mood, ms) => self.instance.becomes(mood, self.now + ms),
             Fault::Link(ms) => self.link_down_until = self.link_down_until.max(self.now + ms),
             Fault::Broker(ms) => self.broker.leaves_until(self.now + ms),
-            Fault::BucketLost => self.broker.loses_its_bucket(self.now),
+            Fault::BucketLost => self.ledger.forgotten.extend(self.broker.loses_its_bucket(self.now)),
             Fault::CrashSender(ms) => self.crash(sender, ms),
             Fault::PauseSender(ms) => self.senders[sender].paused_until = self.now + ms,
             Fault::CrashReceiver => self.crash_far(),

@@ -134,7 +134,7 @@ impl Far {
                 Err(Refusal::StaleEpoch(known)) => return self.over(id, End::StaleEpoch(known)),
                 Err(Refusal::OtherOrigin(_)) => return self.over(id, End::Refused { retry_after_ms: None }),
             }
-            ledger.adopted(request.epoch);
+            ledger.adopted(life, request.epoch);
         }
         let Some(seq) = request.batch.items.get(request.next).copied() else { return self.over(id, End::Done) };
         let prev = request.next.checked_sub(1).map_or(request.batch.prev, |before| request.batch.items[before]);

@@ -12,6 +12,11 @@
 //! It is as long as the batch, or it ends with an entry that is not tolerable: 408, 429 or 5xx. What stands before that
 //! one is settled. An answer that is anything else settles nothing: there is no sequence that could tell which
 //! activity an entry is really about.
+//!
+//! A refusal whose reason did not come along is one like any other, though the reason might have said "again" or "known
+//! already": it is final, so a copy is parked, and it counts towards the refusals that pause a lane. To try it again could
+//! block the lane for good, and to overlook it in the count would let a wrong override park everything. So that it
+//! seldom happens, a batch asks for answers that have a length ([`super::batch`]).
 
 use fedstream_lane::{Answer, Final, Profile};
 use serde::Serialize;
@@ -368,6 +373,10 @@ mod tests {
         assert_eq!(finals(Profile::Generic)[1], (Final::Rejected, 400));
         let kept = report.outcomes(Profile::Generic).finals[1].body.clone();
         assert_eq!(kept.as_deref(), Some(duplicate), "for the copy that is parked");
+
+        let without_its_reason = of(&[entry(1, 200), entry(2, 400), entry(3, 200)]).expect("reads");
+        let finals = without_its_reason.outcomes(Profile::Lemmy).finals;
+        assert_eq!((finals[1].outcome, finals.len()), (Final::Rejected, 3));
 
         let stopped = Entry { headers: vec![("Retry-After".into(), "7".into())], ..entry(2, 503) };
         let outcomes = of(&[entry(1, 200), stopped]).expect("reads").outcomes(Profile::Lemmy);

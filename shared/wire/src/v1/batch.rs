@@ -9,7 +9,9 @@
 //! | `headers` | all of the request's headers, `[name, value]`, in the case received |
 //! | `b64_body` | the body's bytes in standard base64 |
 //!
-//! Unknown fields are skipped. There is no scheme: it goes as `X-Forwarded-Proto`, where the sender's own is not there.
+//! Unknown fields are skipped. There is no scheme: it goes as `X-Forwarded-Proto`, where the sender's own is not there. And
+//! the answer is asked for uncompressed: the receiver passes a body on only beside its Content-Length, which an answer that
+//! is compressed under way does not have (Lemmy's are, since 0.18.1), and a refusal's body says what became of an activity.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,6 +24,9 @@ use super::json::{self, At, Fields};
 use super::{BATCH_OVERHEAD_BYTES, REQUEST_BYTES_MAX, Unfit, unfit};
 use crate::from_micros;
 use crate::v2::BatchItem;
+
+/// Which encodings the answer to an activity may have.
+const ACCEPT_ENCODING: &str = "accept-encoding";
 
 /// One activity of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +97,7 @@ impl Item {
         if header("x-forwarded-host").is_none() {
             headers.push(("x-forwarded-host".to_owned(), host.clone()));
         }
+        ask_for_a_plain_answer(&mut headers);
         let this = Self {
             time: from_micros(item.received_at_us).ok_or(Unfit::Time)?,
             activity_id: item.activity_id.clone(),
@@ -175,6 +181,20 @@ pub fn decode(json: &[u8], most: usize) -> Result<Vec<Item>, Error> {
         json::Fault { item: 0, cause, .. } => Error::NotAnArray(cause),
         json::Fault { item, field, cause, .. } => Error::Field { item, field, cause },
     })
+}
+
+/// Of the answer only the receiver sees anything, so whose encodings it may have is the receiver's business, unless the
+/// sender has signed it: a signature that names the header anywhere leaves it alone.
+fn ask_for_a_plain_answer(headers: &mut Vec<(String, Bytes)>) {
+    let names_it = |value: &[u8]| {
+        value.windows(ACCEPT_ENCODING.len()).any(|part| part.eq_ignore_ascii_case(ACCEPT_ENCODING.as_bytes()))
+    };
+    let signature = |name: &str| ["signature", "signature-input", "authorization"].contains(&name);
+    if headers.iter().any(|(name, value)| signature(&name.to_ascii_lowercase()) && names_it(value)) {
+        return;
+    }
+    headers.retain(|(name, _)| !name.eq_ignore_ascii_case(ACCEPT_ENCODING));
+    headers.push((ACCEPT_ENCODING.to_owned(), Bytes::from_static(b"identity")));
 }
 
 #[derive(Serialize)]
@@ -374,6 +394,30 @@ mod tests {
                 let last_comma = usize::from(!items.is_empty());
                 assert_eq!(encode(items).len(), said - last_comma, "{body}");
             }
+        }
+    }
+
+    #[test]
+    fn the_answer_is_asked_for_uncompressed_unless_the_sender_signed_what_it_takes() {
+        let encodings = |headers: &[(&str, &'static str)]| -> Vec<_> {
+            let mut item = item();
+            item.http.retain(|(name, _)| name != "signature");
+            let headers =
+                headers.iter().map(|(name, value)| ((*name).to_owned(), Bytes::from_static(value.as_bytes())));
+            item.http.extend(headers);
+            let carried = Item::carrying(&item).expect("fit").headers.into_iter();
+            carried.filter(|(name, _)| name.eq_ignore_ascii_case(ACCEPT_ENCODING)).map(|(_, value)| value).collect()
+        };
+        assert_eq!(encodings(&[]), ["identity"], "a client may add its own where there is none");
+        let unsigned = [("Signature", "keyId=\"x\",headers=\"(request-target) host\""), ("accept-encoding", "gzip")];
+        assert_eq!(encodings(&unsigned), ["identity"]);
+        assert_eq!(encodings(&[("Accept-Encoding", "gzip"), ("accept-encoding", "br")]), ["identity"]);
+        for signature in [
+            ("Signature", "keyId=\"x\",headers=\"host Accept-Encoding\""),
+            ("signature-input", "sig1=(\"accept-encoding\")"),
+            ("Authorization", "Signature headers=\"accept-encoding\""),
+        ] {
+            assert_eq!(encodings(&[signature, ("accept-encoding", "gzip")]), ["gzip"], "{signature:?}");
         }
     }
 

@@ -5,16 +5,19 @@
 //! request when the last one listed was not tolerable (408, 429, 5xx). Anything but a 2xx settles nothing.
 //!
 //! There is no epoch, no gate and no sequence: an activity is known by its place and its id, a lane by what its
-//! activities say of themselves. And it can't carry everything: [`unfit`] says what never goes to such a receiver.
+//! activities say of themselves; only our own sender says who it is, in a header beside the batch ([`owner`]). And it can't
+//! carry everything: [`unfit`] says what never goes to such a receiver.
 
 pub mod answer;
 pub mod batch;
 mod json;
+pub mod owner;
 mod text;
 pub mod unfit;
 
 pub use answer::{Again, AnswerError, Entry, Outcomes, Report, is_tolerable};
 pub use batch::{Error, Item};
+pub use owner::{OWNER_HEADER, Owner};
 pub use unfit::Unfit;
 
 /// `Content-Type` of a request and of its answer.

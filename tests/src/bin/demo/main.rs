@@ -16,7 +16,8 @@ usage: demo            the demonstration (make demo)
 The demonstration starts a nats-server, inbox-receiver, batch-sender, batch-receiver, a link of 300 ms round trip
 between the last two, and an instance that verifies the digest and the HTTP signature of all it gets. Two sending
 instances post 1,000 signed activities, one after the other each. At the end it compares both sides, and ends with an
-error when anything was lost, repeated, altered or out of order. It takes about half a minute.
+error when anything was lost, repeated, altered or out of order, and shows the way of the slowest activity as its spans
+tell it. It takes about half a minute.
 
 `up` wants
   FED_DEST_URL       your instance, for example FED_DEST_URL=http://127.0.0.1:8536

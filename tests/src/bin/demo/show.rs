@@ -7,8 +7,10 @@ use anyhow::Context;
 use fedstream_tests::check::Report;
 use fedstream_tests::ledger::{Ledger, Submission};
 use fedstream_tests::link::Link;
+use fedstream_tests::otlp_sink::Span;
 use fedstream_tests::pipeline::Pipeline;
 use fedstream_tests::sender::Sender;
+use fedstream_tests::waterfall::Waterfall;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,9 @@ const SERVICE_TIME: Duration = Duration::from_millis(5);
 
 const SAMPLE: Duration = Duration::from_secs(20);
 
+/// For the last spans: they leave every 100 ms, and were all ended seconds ago.
+const SPANS_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Both parts together stay below 90 s.
 const PATIENCE: Duration = Duration::from_secs(50);
 
@@ -35,7 +40,7 @@ pub async fn demo() -> anyhow::Result<bool> {
         "starting the broker, the three services, a link of {} ms round trip and an instance",
         2 * ONE_WAY.as_millis()
     );
-    let mut builder = Pipeline::builder().destination(DESTINATION).one_way(ONE_WAY);
+    let mut builder = Pipeline::builder().destination(DESTINATION).one_way(ONE_WAY).traced();
     for source in SOURCES {
         builder = builder.source(source);
     }
@@ -49,6 +54,7 @@ pub async fn demo() -> anyhow::Result<bool> {
     println!("the same two senders without fedstream, straight over the same link, for {} s", SAMPLE.as_secs());
     let theirs = one_at_a_time(&pipeline).await?;
     print(&ours, &theirs, &report);
+    show_the_slowest(&pipeline).await;
     let all = report.delivered == SOURCES.len() * ACTIVITIES_EACH;
     if !all || !report.is_clean() {
         eprintln!("\nthis is not as promised:\n{report}");
@@ -57,6 +63,19 @@ pub async fn demo() -> anyhow::Result<bool> {
         }
     }
     Ok(all && report.is_clean())
+}
+
+/// The services' spans came in meanwhile.
+async fn show_the_slowest(pipeline: &Pipeline) {
+    let Some(traces) = &pipeline.traces else { return };
+    let total = SOURCES.len() * ACTIVITIES_EACH;
+    let delivered = |spans: &[Span]| spans.iter().filter(|span| span.get("fedstream.outcome") == "delivered").count();
+    // Two spans of each activity have its outcome: the attempt, and the delivery. Some are missing where one was lost.
+    let _missing = traces.until("every activity's spans", SPANS_PATIENCE, |spans| delivered(spans) >= 2 * total).await;
+    match Waterfall::of_slowest(&traces.spans()) {
+        Some(waterfall) => print!("\n{waterfall}"),
+        None => println!("\nno trace of a delivered activity arrived"),
+    }
 }
 
 async fn through_the_pipeline(pipeline: &Pipeline) -> anyhow::Result<Report> {

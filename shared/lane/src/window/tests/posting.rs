@@ -50,14 +50,24 @@ fn several_batches_are_in_flight_each_told_where_the_one_before_it_ended() {
 }
 
 #[test]
-fn an_idle_lane_posts_at_once_and_a_busy_one_lingers_for_more() {
+fn an_idle_lane_posts_at_once_and_a_busy_one_a_linger_after_the_last_batch() {
     let mut window = ready(&[10]);
     assert_eq!(seqs(&post(&mut window, 5)), [10]);
     window.handle(Moment(6), Event::Read { seq: Seq(11), bytes: 10, deadline: None });
-    assert_eq!((window.poll(Moment(6)), window.next_deadline()), (None, Some(Moment(26))));
+    assert_eq!((window.poll(Moment(6)), window.next_deadline()), (None, Some(Moment(25))));
     window.handle(Moment(8), Event::Read { seq: Seq(12), bytes: 10, deadline: None });
-    assert_eq!(window.poll(Moment(25)), None);
-    assert_eq!(seqs(&post(&mut window, 26)), [11, 12]);
+    assert_eq!(window.poll(Moment(24)), None);
+    assert_eq!(seqs(&post(&mut window, 25)), [11, 12]);
+}
+
+#[test]
+fn what_comes_seldom_does_not_linger_although_others_are_in_flight() {
+    let mut window = window_with(WindowLimits { posts: 3, ..limits() });
+    for (seq, now) in [(10, 0), (11, 50), (12, 70)] {
+        window.handle(Moment(now), Event::Read { seq: Seq(seq), bytes: 10, deadline: None });
+        assert_eq!(seqs(&post(&mut window, now)), [seq]);
+    }
+    assert_eq!(window.posts(), 3);
 }
 
 #[test]
