@@ -24,7 +24,7 @@ async fn start() -> Result<(), Failure> {
         () = shutdown.cancelled() => return Ok(()), // told to stop before there was a broker
     };
     let admin = cli::bind("FED_ADMIN_LISTEN", config.common.admin_listen).await?;
-    let result = delivery_worker::run(config, ports, broker, admin, shutdown).await;
+    let result = Box::pin(delivery_worker::run(config, ports, broker, admin, shutdown)).await; // boxed: several kB
     telemetry.flush(grace); // the last spans leave before we do
     metrics.flush(grace);
     result.map_err(|error| Failure { code: error.exit_code(), line: error.to_string() })
