@@ -1,6 +1,6 @@
 # The only commands to remember. CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help build demo up test test-all test-faults test-memory test-long bench bench-quick bench-micro nats fmt lint deny ci clean
+.PHONY: help build demo demo-outbound up test test-all test-faults test-memory test-backfill test-long bench bench-quick bench-micro nats fmt lint deny ci clean
 
 CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
@@ -19,6 +19,11 @@ demo: ## broker, three services, a 300 ms link, 1,000 signed activities; prints 
 	$(CARGO) build --release --workspace --bins && \
 	target/release/demo
 
+demo-outbound: ## broker, delivery-worker, twelve remotes that fail in every way, a kill -9, a backfill; prints what became of it
+	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
+	$(CARGO) build --release -p delivery-worker -p fedstream-tests --bins && \
+	target/release/demo_outbound
+
 up: ## the pipeline alone, in front of a destination of yours (FED_DEST_URL, FED_SOURCES, FED_DESTINATIONS)
 	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
 	$(CARGO) build --release --workspace --bins && \
@@ -30,7 +35,7 @@ test: ## the suite
 	CARGO=$(CARGO) sh tests/application.sh >/dev/null && \
 	CARGO=$(CARGO) sh tests/suite.sh
 
-test-all: test test-faults test-memory test-long ## the suite and the long runs
+test-all: test test-faults test-memory test-backfill test-long ## the suite and the long runs
 
 test-faults: ## a hundred faults of every part (FAULTS=.. for more or less; FAULTS_SEED=.. has a failed run again)
 	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
@@ -42,6 +47,11 @@ test-memory: ## twenty lanes of 5,000 to a dead destination: how much memory eve
 	$(CARGO) build --workspace --bins && \
 	MEMORY_LANES="$${MEMORY_LANES:-20}" MEMORY_LANE_MESSAGES="$${MEMORY_LANE_MESSAGES:-5000}" \
 	$(CARGO) test -p fedstream-tests --test memory -- --nocapture
+
+test-backfill: ## a history of 5,000 activities, its worker killed half-way
+	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
+	$(CARGO) build --workspace --bins && \
+	BACKFILL_ACTIVITIES="$${BACKFILL_ACTIVITIES:-5000}" $(CARGO) test -p fedstream-tests --test outbound -- --nocapture half_way
 
 test-long: ## a million cases of the lane's properties, the larger models, 200,000 histories of the pair
 	PROPTEST_CASES=1000000 $(CARGO) test -p fedstream-lane --test properties

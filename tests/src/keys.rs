@@ -17,6 +17,7 @@ const KEYS_MAX: usize = 3;
 /// A key that signs, and its public half.
 pub struct KeyPair {
     signer: RsaKeyPair,
+    private_pem: String,
     public_pem: String,
 }
 
@@ -27,7 +28,9 @@ impl KeyPair {
         let public_pem =
             RsaPublicKey::from(&private).to_public_key_pem(LineEnding::LF).expect("an RSA key has a PEM form");
         let der = private.to_pkcs8_der().expect("an RSA key has a DER form");
-        Self { signer: RsaKeyPair::from_pkcs8(der.as_bytes()).expect("2048 bits are allowed"), public_pem }
+        let signer = RsaKeyPair::from_pkcs8(der.as_bytes()).expect("2048 bits are allowed");
+        let private_pem = private.to_pkcs8_pem(LineEnding::LF).expect("an RSA key has a PEM form").to_string();
+        Self { signer, private_pem, public_pem }
     }
 
     /// RSASSA-PKCS1-v1_5 over SHA-256.
@@ -38,6 +41,12 @@ impl KeyPair {
             .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), bytes, &mut signature)
             .expect("the length is the modulus's");
         signature
+    }
+
+    /// The key itself, as an application keeps it.
+    #[must_use]
+    pub fn private_pem(&self) -> &str {
+        &self.private_pem
     }
 
     /// The public half, as an actor document shows it.

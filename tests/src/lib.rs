@@ -30,6 +30,7 @@ pub mod message;
 pub mod metrics_page;
 pub mod otlp_metrics;
 pub mod otlp_sink;
+pub mod outbound;
 pub mod pipeline;
 pub mod ports;
 pub mod process;

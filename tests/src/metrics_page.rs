@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::broker::repository;
 use crate::http1;
 use crate::process::Service;
+
+/// Service and name on `/metrics` to the kind.
+pub type Metrics = BTreeMap<(String, String), String>;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +98,27 @@ fn sample(line: &str) -> Sample {
         (key.to_owned(), value.trim_matches('"').to_owned())
     });
     Sample { name: name.to_owned(), labels: labels.collect(), value: value.parse().expect("a number") }
+}
+
+/// What `docs/metrics.md` says: a row is `| OpenTelemetry | /metrics | kind, unit | labels | service | what it says |`.
+///
+/// # Panics
+/// There is no such page, or a row is none.
+#[must_use]
+pub fn table() -> Metrics {
+    let page = std::fs::read_to_string(repository().join("docs/metrics.md")).expect("the page");
+    let mut metrics = Metrics::new();
+    for row in page.lines().filter(|line| {
+        line.starts_with("| `fedstream.") || line.starts_with("| `http.") || line.starts_with("| `messaging.")
+    }) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [_, name, kind, _, services, ..] = cells.as_slice() else { panic!("a row of six cells: {row}") };
+        let kind = kind.split([' ', ',']).next().unwrap_or_default();
+        for service in services.split(", ") {
+            metrics.insert((service.to_owned(), name.trim_matches('`').to_owned()), kind.to_owned());
+        }
+    }
+    metrics
 }
 
 #[cfg(test)]

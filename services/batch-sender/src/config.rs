@@ -10,7 +10,9 @@ use fedstream_lane::{Backoff, Origin, WindowLimits};
 use fedstream_service::Service;
 use fedstream_service::config::common::{self, CommonConfig};
 use fedstream_service::config::nats::{self, NatsConfig};
-use fedstream_service::config::{Bytes, Check, ConfigError, Count, NotA, Scheme, Secret, Span, UrlPath, Variable};
+use fedstream_service::config::{
+    Bytes, Check, ConfigError, Count, NotA, Scheme, Secret, SenderId, Span, UrlPath, Variable,
+};
 use fedstream_wire::encoding::Encoding;
 use fedstream_wire::protocol::Protocol;
 use fedstream_wire::v1;
@@ -422,20 +424,6 @@ impl std::str::FromStr for SiteName {
     fn from_str(text: &str) -> Result<Self, NotA> {
         let ok = (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if ok { Ok(Self(text.to_owned())) } else { Err(NotA("a name of letters, digits and dashes")) }
-    }
-}
-
-/// The name of a batch-sender: letters, digits, `-` and `_`, at most 64. A part of a key in the bucket of leases.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SenderId(pub String);
-
-impl std::str::FromStr for SenderId {
-    type Err = NotA;
-
-    fn from_str(text: &str) -> Result<Self, NotA> {
-        let ok = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        let fits = (1..=64).contains(&text.len()) && text.bytes().all(ok);
-        if fits { Ok(Self(text.to_owned())) } else { Err(NotA("a name of letters, digits, - and _, at most 64")) }
     }
 }
 

@@ -30,6 +30,10 @@ pub trait Direction: Sized + Send + Sync + 'static {
     /// Headers of a message that its parked copy keeps, in the order in which they are written.
     const KEPT_HEADERS: &'static [&'static str];
 
+    /// Whether metrics tell of its lanes. Not of those that have an id in their name: a label is never one; and a second
+    /// direction in a process would overwrite what the first says of the process.
+    const IN_METRICS: bool = true;
+
     /// The way of a lane with these settings, for one epoch.
     fn way(
         shared: &Arc<Shared<Self>>,

@@ -160,7 +160,9 @@ impl<D: Direction> Carrier<D> {
             started: Instant::now(),
             drain,
         });
-        gauges::observe(&shared.registry, members.living(), usage.now());
+        if D::IN_METRICS {
+            gauges::observe(&shared.registry, members.living(), usage.now());
+        }
         ownership::begin_counting();
         Ok(Self { shared, members, watch, usage, durability, readiness })
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fedstream_jetstream::parked::header;
 use fedstream_jetstream::publish::MSG_ID;
 use fedstream_jetstream::{Created, Publisher, Refused, Stored};
-use fedstream_lane::{Epoch, LaneName, ParkReason, Seq};
+use fedstream_lane::{Answer, Epoch, LaneName, ParkReason, Seq};
 use fedstream_service::{attributes, context};
 use fedstream_wire::{rfc3339, stored};
 use time::OffsetDateTime;
@@ -143,7 +143,8 @@ pub(crate) fn span<L: LaneName, I>(lane: &L, epoch: Epoch, held: &Held<I>, reaso
 fn told<I>(held: &Held<I>) -> Vec<(&'static str, String)> {
     let attempts = &held.attempts;
     let refusal = held.refusal.as_ref();
-    let status = refusal.map(|answer| answer.status).or(attempts.status);
+    let asked = |answer: &Answer| (answer.status != 0).then_some(answer.status);
+    let status = refusal.map_or(attempts.status, asked);
     let said = match (refusal, &held.item) {
         (Some(answer), _) => answer.body.as_deref().map(str::to_owned),
         (None, Err(why)) => Some(why.clone()),

@@ -3,9 +3,9 @@
 use std::fmt::Display;
 
 use fedstream_lane::{Final, ParkReason};
-use fedstream_service::metrics::KeyValue;
 use fedstream_service::metrics::lanes::NAMES;
 use fedstream_service::metrics::table::{LANE_LATENCY, LANE_OUTCOMES, LANE_PARKED, LANE_POSTS};
+use fedstream_service::metrics::{Counter, KeyValue};
 use time::OffsetDateTime;
 
 use crate::Ended;
@@ -15,46 +15,55 @@ const FINALS: [Final; 5] = [Final::Delivered, Final::Duplicate, Final::Rejected,
 /// The lane in metrics. Clones count for the same lane.
 #[derive(Clone, Debug)]
 pub struct LaneSeries {
-    lane: KeyValue,
+    /// None where metrics do not tell of the lane.
+    lane: Option<KeyValue>,
 }
 
 impl LaneSeries {
     /// Of this lane. What it will count begins at 0 now, and is seen to grow.
     #[must_use]
     pub fn of(lane: &impl Display) -> Self {
-        let series = Self { lane: NAMES.name(&lane.to_string()) };
+        let series = Self { lane: Some(NAMES.name(&lane.to_string())) };
         for outcome in FINALS {
-            LANE_OUTCOMES.add(0, &series.with("outcome", outcome.as_str()));
+            series.count(&LANE_OUTCOMES, 0, "outcome", outcome.as_str());
         }
         for reason in ParkReason::ALL {
-            LANE_PARKED.add(0, &series.with("reason", reason.as_str()));
+            series.count(&LANE_PARKED, 0, "reason", reason.as_str());
         }
         series
+    }
+
+    /// Of a lane that metrics do not tell of.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { lane: None }
     }
 
     /// An activity has its first final outcome; `received` says when the front door took it, where that is the beginning of
     /// one journey.
     pub fn settled(&self, outcome: Final, received: Option<OffsetDateTime>) {
-        LANE_OUTCOMES.add(1, &self.with("outcome", outcome.as_str()));
-        if let Some(received) = received {
+        self.count(&LANE_OUTCOMES, 1, "outcome", outcome.as_str());
+        if let (Some(received), Some(lane)) = (received, &self.lane) {
             // Two machines' clocks: one that is behind makes no negative latency.
             let took = (OffsetDateTime::now_utc() - received).as_seconds_f64().max(0.0);
-            LANE_LATENCY.record(took, std::slice::from_ref(&self.lane));
+            LANE_LATENCY.record(took, std::slice::from_ref(lane));
         }
     }
 
     /// The copy of an activity is acked.
     pub fn parked(&self, reason: ParkReason) {
-        LANE_PARKED.add(1, &self.with("reason", reason.as_str()));
+        self.count(&LANE_PARKED, 1, "reason", reason.as_str());
     }
 
     /// A batch ended.
     pub fn posted(&self, ended: &Ended) {
-        LANE_POSTS.add(1, &self.with("end", ended.name()));
+        self.count(&LANE_POSTS, 1, "end", ended.name());
     }
 
-    fn with(&self, key: &'static str, word: &'static str) -> [KeyValue; 2] {
-        [self.lane.clone(), KeyValue::new(key, word)]
+    fn count(&self, counter: &Counter, more: u64, key: &'static str, word: &'static str) {
+        if let Some(lane) = &self.lane {
+            counter.add(more, &[lane.clone(), KeyValue::new(key, word)]);
+        }
     }
 }
 

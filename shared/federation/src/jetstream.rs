@@ -24,13 +24,14 @@ use fedstream_jetstream::parked::header as parked;
 use fedstream_jetstream::{
     Broker, Definition, NatsSettings, Publisher, Refused, StreamNeed, broker, definitions, streams,
 };
+use fedstream_lane::{LaneName, OutboxLane};
 use fedstream_wire::rfc3339;
 use time::OffsetDateTime;
 use tracing::Instrument;
 use url::Url;
 
 use crate::activity::ACTIVITY_BYTES_MAX;
-use crate::lanes::{self, BackfillLane, OutboxLane, PARTITIONS, failed_subject, remote_of};
+use crate::lanes::{self, BackfillLane, PARTITIONS, failed_subject, lane_of, remote_of};
 use crate::stored::{self, Message, header};
 use crate::trace::Trace;
 use crate::{EventPublisher, FederationEvent, message_id};
@@ -153,7 +154,7 @@ impl JetStreamPublisher {
     async fn store_under(&self, event: FederationEvent, again: Again) -> Result<(), Error> {
         match &event {
             FederationEvent::DeliveryRequested { inbox, signing_actor_id, .. } => {
-                let lane = OutboxLane::of(inbox, *signing_actor_id, self.options.partitions)?;
+                let lane = lane_of(inbox, *signing_actor_id, self.options.partitions)?;
                 self.store_delivery(&lane, event, again).await
             }
             FederationEvent::BackfillRequested { owner_user_id, follower_inbox_url } => {

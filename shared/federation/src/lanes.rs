@@ -7,7 +7,8 @@
 use std::fmt;
 use std::num::NonZeroU16;
 
-use fedstream_lane::{InstanceName, InvalidName};
+use fedstream_jetstream::lane_settings::Key;
+use fedstream_lane::{InstanceName, InvalidSubject, LaneName, OutboxLane};
 use sha2::{Digest, Sha256};
 use url::Url;
 use uuid::Uuid;
@@ -16,27 +17,15 @@ use uuid::Uuid;
 /// time. Each lane costs a consumer while it has a backlog, and remotes number in the thousands.
 pub const PARTITIONS: NonZeroU16 = NonZeroU16::new(4).unwrap();
 
-/// All outbound lanes, as a subject filter.
-pub const OUTBOX_SUBJECTS: &str = "fed.outbox.>";
-
-/// All backfill jobs, as a subject filter.
-pub const BACKFILL_SUBJECTS: &str = "fed.backfill.>";
-
-/// A subject or an inbox that names no lane.
+/// An inbox that names no lane.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// An inbox without a host, or with one that is no instance's name.
     #[error("the inbox {0} names no instance")]
     Inbox(String),
-    /// Not `fed.outbox.<remote>.<partition>`, or not `fed.backfill.<remote>.<owner>`.
-    #[error("not a subject of an outbound lane")]
-    Subject,
-    /// Its first token is no instance's.
-    #[error("a token of the subject names no instance")]
-    Token(#[from] InvalidName),
 }
 
-/// The instance that an inbox belongs to: host, and port where it is not the scheme's own.
+/// The instance that an inbox belongs to: host, and port where it is neither 80 nor 443, whatever the scheme.
 ///
 /// # Errors
 /// The URL has no host that could be an instance's.
@@ -59,61 +48,12 @@ pub fn partition_of(actor: Uuid, partitions: NonZeroU16) -> u16 {
     u16::try_from(number % u64::from(partitions.get())).unwrap_or_default() // below a u16, so it always fits
 }
 
-/// One outbound lane. Inside it nothing overtakes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OutboxLane {
-    /// The instance that the activities are for.
-    pub remote: InstanceName,
-    /// Which of its lanes.
-    pub partition: u16,
-}
-
-impl OutboxLane {
-    /// The lane of what this actor sends to this inbox.
-    ///
-    /// # Errors
-    /// The inbox names no instance.
-    pub fn of(inbox: &Url, actor: Uuid, partitions: NonZeroU16) -> Result<Self, Error> {
-        Ok(Self { remote: remote_of(inbox)?, partition: partition_of(actor, partitions) })
-    }
-
-    /// `fed.outbox.<remote>.<partition>`.
-    #[must_use]
-    pub fn subject(&self) -> String {
-        format!("fed.{}", self.key())
-    }
-
-    /// `fed.parked.outbox.<remote>.<partition>`: where a delivery goes that leaves the lane undelivered.
-    #[must_use]
-    pub fn parked_subject(&self) -> String {
-        format!("fed.parked.{}", self.key())
-    }
-
-    /// `outbox.<remote>.<partition>`: the lane's key in the buckets.
-    #[must_use]
-    pub fn key(&self) -> String {
-        format!("outbox.{}.{}", self.remote.token(), self.partition)
-    }
-
-    /// The lane behind a subject. Only what [`OutboxLane::subject`] writes is read.
-    ///
-    /// # Errors
-    /// A subject that is no outbound lane's.
-    pub fn from_subject(subject: &str) -> Result<Self, Error> {
-        let tokens = subject.strip_prefix("fed.outbox.").ok_or(Error::Subject)?;
-        let (remote, partition) = tokens.split_once('.').ok_or(Error::Subject)?;
-        let lane = Self {
-            remote: InstanceName::from_token(remote)?,
-            partition: partition.parse().map_err(|_| Error::Subject)?,
-        };
-        if lane.subject() == subject { Ok(lane) } else { Err(Error::Subject) }
-    }
-}
-
-impl fmt::Display for OutboxLane {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.remote, self.partition)
-    }
+/// The lane of what this actor sends to this inbox.
+///
+/// # Errors
+/// The inbox names no instance.
+pub fn lane_of(inbox: &Url, actor: Uuid, partitions: NonZeroU16) -> Result<OutboxLane, Error> {
+    Ok(OutboxLane { remote: remote_of(inbox)?, partition: partition_of(actor, partitions) })
 }
 
 /// The backfill jobs for one remote instance of one user.
@@ -125,23 +65,38 @@ pub struct BackfillLane {
     pub owner: Uuid,
 }
 
-impl BackfillLane {
-    /// `fed.backfill.<remote>.<owner>`.
-    #[must_use]
-    pub fn subject(&self) -> String {
-        format!("fed.backfill.{}.{}", self.remote.token(), self.owner)
+impl LaneName for BackfillLane {
+    const KIND: &'static str = "backfill";
+    const TEMPLATE: &'static str = "fed.backfill.{remote}.{owner}";
+    const PARKED_TEMPLATE: &'static str = "fed.parked.backfill.{remote}.{owner}";
+
+    fn key(&self) -> String {
+        format!("backfill.{}.{}", self.remote.token(), self.owner)
     }
 
-    /// The jobs behind a subject.
-    ///
-    /// # Errors
-    /// A subject that is no backfill job's.
-    pub fn from_subject(subject: &str) -> Result<Self, Error> {
-        let tokens = subject.strip_prefix("fed.backfill.").ok_or(Error::Subject)?;
-        let (remote, owner) = tokens.split_once('.').ok_or(Error::Subject)?;
-        let lane =
-            Self { remote: InstanceName::from_token(remote)?, owner: owner.parse().map_err(|_| Error::Subject)? };
-        if lane.subject() == subject { Ok(lane) } else { Err(Error::Subject) }
+    fn from_subject(subject: &str) -> Result<Self, InvalidSubject> {
+        let form = InvalidSubject::Form("fed.backfill.<remote>.<owner>");
+        let tokens = subject.strip_prefix("fed.backfill.").ok_or(form)?;
+        let (remote, owner) = tokens.split_once('.').ok_or(form)?;
+        let lane = Self { remote: InstanceName::from_token(remote)?, owner: owner.parse().map_err(|_| form)? };
+        if lane.subject() == subject { Ok(lane) } else { Err(form) } // a UUID has more than one spelling
+    }
+
+    fn remote(&self) -> &InstanceName {
+        &self.remote
+    }
+}
+
+/// Jobs have no settings of their own: those of all outbound lanes hold, so that who pauses what goes out pauses it all.
+impl From<BackfillLane> for Key {
+    fn from(_: BackfillLane) -> Self {
+        Self::OutboxDefault
+    }
+}
+
+impl fmt::Display for BackfillLane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.remote, self.owner)
     }
 }
 
@@ -160,17 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_reads_back_from_its_subject() {
-        let lane = OutboxLane { remote: "mastodon.social".parse().expect("name"), partition: 3 };
-        assert_eq!(lane.subject(), "fed.outbox.mastodon_social.3");
-        assert_eq!(lane.parked_subject(), "fed.parked.outbox.mastodon_social.3");
-        assert_eq!(OutboxLane::from_subject(&lane.subject()), Ok(lane));
-        for subject in ["fed.outbox.a", "fed.outbox.a.x", "fed.outbox.a.03", "fed.outbox.a.3.4", "fed.inbox.a.3"] {
-            assert!(OutboxLane::from_subject(subject).is_err(), "{subject}");
-        }
+    fn the_jobs_of_a_remote_and_an_owner_are_a_lane() {
         let jobs = BackfillLane { remote: "mastodon.social".parse().expect("name"), owner: Uuid::from_u128(1) };
         assert_eq!(jobs.subject(), "fed.backfill.mastodon_social.00000000-0000-0000-0000-000000000001");
         assert_eq!(BackfillLane::from_subject(&jobs.subject()), Ok(jobs));
+        for subject in ["fed.backfill.a", "fed.backfill.a.1", "fed.backfill.a.00000000000000000000000000000001"] {
+            assert!(BackfillLane::from_subject(subject).is_err(), "{subject}");
+        }
     }
 
     #[test]

@@ -233,7 +233,8 @@ fn expect(expected: &'static str, payload: &Bytes) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lanes::{BackfillLane, OutboxLane, PARTITIONS, failed_subject, remote_of};
+    use crate::lanes::{BackfillLane, PARTITIONS, failed_subject, lane_of, remote_of};
+    use fedstream_lane::LaneName;
 
     const ACTOR: Uuid = Uuid::from_u128(0x7f9c_24e8_3b12_4fef_91e1_4c1d_2f1a_0b77);
 
@@ -274,7 +275,7 @@ mod tests {
     #[test]
     fn the_messages_are_the_golden_ones() {
         let remote = remote_of(&inbox()).expect("an instance");
-        let lane = OutboxLane::of(&inbox(), ACTOR, PARTITIONS).expect("a lane");
+        let lane = lane_of(&inbox(), ACTOR, PARTITIONS).expect("a lane");
         let backfill = FederationEvent::BackfillRequested {
             owner_user_id: ACTOR,
             follower_inbox_url: "https://mastodon.social/users/bob/inbox".into(),

@@ -32,6 +32,15 @@ pub async fn backlog_of<L: LaneName>(broker: &Broker) -> Result<Vec<(String, u64
     subjects(broker, &definitions::queue_of::<L>().name, &format!("fed.{}.>", L::KIND)).await
 }
 
+/// How many messages one lane holds.
+///
+/// # Errors
+/// As [`backlog`].
+pub async fn depth<L: LaneName>(broker: &Broker, lane: &L) -> Result<u64, Error> {
+    let found = subjects(broker, &definitions::queue_of::<L>().name, &lane.subject()).await?;
+    Ok(found.into_iter().map(|(_, messages)| messages).sum())
+}
+
 /// The longest inbound lane. (Bytes of a lane are not to be had from the broker; messages are.)
 ///
 /// # Errors

@@ -12,6 +12,7 @@
 //!                 ├─ parked    what left its lane undelivered: listed, and published again
 //!                 │
 //!                 ├─ bucket ─┬─ leases          who sends a lane, and its epoch, by compare-and-set
+//!                 │          ├─ cursors         how far a backfill is
 //!                 └─ follow ─┼─ members         who lives, and which lane belongs to whom
 //!                            └─ lane_settings   what an operator set of a lane
 //! ```
@@ -27,6 +28,7 @@
 mod api;
 pub mod broker;
 mod bucket;
+pub mod cursors;
 pub mod definitions;
 pub mod durability;
 mod follow;
@@ -49,6 +51,7 @@ pub mod usage;
 pub mod watch;
 
 pub use broker::Broker;
+pub use cursors::Cursors;
 pub use definitions::{Bounds, Definition};
 pub use durability::Held;
 pub use headers::Headers;

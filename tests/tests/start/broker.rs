@@ -10,13 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::process::{Taken, right, run, set};
 
-const BOTH: [&str; 2] = ["inbox-receiver", "batch-sender"];
+const CLIENTS: [&str; 3] = ["inbox-receiver", "batch-sender", "delivery-worker"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_not_there_is_named_without_credentials_after_the_timeout() {
     let taken = Taken::new();
     let nobody = ports::free();
-    for service in BOTH {
+    for service in CLIENTS {
         let began = Instant::now();
         let ended = run(service, &[], right(service, &taken, &format!("nats://me:hunter2@{nobody}"))).await;
         assert_eq!(ended.code, Some(69), "{ended:?}");
@@ -33,7 +33,7 @@ async fn a_server_that_is_known_to_lose_data_is_refused_with_the_reason() {
     let taken = Taken::new();
     for version in ["2.9.25", "2.10.27", "2.11.11"] {
         let server = server_that_says(version).await;
-        for service in BOTH {
+        for service in CLIENTS {
             let ended = run(service, &[], right(service, &taken, &format!("nats://{server}"))).await;
             assert_eq!(ended.code, Some(78), "{ended:?}");
             let line = ended.line(service);
@@ -60,7 +60,7 @@ async fn a_broker_that_takes_too_small_messages_or_refuses_us_is_refused() {
         "{ended:?}"
     );
 
-    for service in BOTH {
+    for service in CLIENTS {
         let mut env = right(service, &taken, &broker.url());
         set(&mut env, "NATS_USER", "fed");
         set(&mut env, "NATS_PASSWORD", "hunter3");

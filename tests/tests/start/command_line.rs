@@ -33,12 +33,20 @@ const BATCH_RECEIVER: &str = "FED_LISTEN=127.0.0.1:8081 FED_ADMIN_LISTEN=127.0.0
     FED_BODY_TIMEOUT=60s FED_DELIVERY_TIMEOUT=60s FED_SILENCE=10s FED_WAIT_MAX=20s FED_V1_BATCH_TIME=3m FED_CONNECTIONS_MAX=1024 FED_BATCHES_MAX=1024 \
     FED_INFLIGHT_BYTES=256MiB FED_MEMORY_ITEMS=4096 FED_LANES_MAX=1000 HTTP_ALLOWED_IPS? HTTP_TRUSTED_PROXIES?";
 
+const DELIVERY_WORKER: &str = "FED_ADMIN_LISTEN=127.0.0.1:9093 FED_KEYS_DIR! FED_KEY_ID_TEMPLATE? FED_KEY_WAIT=1h FED_SENDER_ID? \
+    HTTP_USER_AGENT=fedstream/0.1.0 FED_REMOTE_CA_FILE? FED_PRIVATE_TARGETS=no FED_DELIVERY_HORIZON=3days FED_DELIVERY_TIMEOUT=30s \
+    FED_CONNECT_TIMEOUT=10s FED_DELIVERIES_MAX=256 FED_BACKOFF_MIN=2s FED_BACKOFF_MAX=15m FED_RETRY_AFTER_MAX=1h FED_BREAKER_FAILURES=5 \
+    FED_BREAKER_MIN=10s FED_BREAKER_MAX=15m FED_RAMP_PAUSE=500ms FED_PARTITIONS=4 FED_OUTBOX_URL_TEMPLATE? FED_OUTBOX_AUTHORIZATION? \
+    FED_OUTBOX_TIMEOUT=30s FED_BACKFILL_PAGE_BYTES=4MiB FED_BACKFILL_PAUSE=500ms FED_BACKFILL_WATERMARK=20 FED_HELD_BYTES=256MiB \
+    FED_LEASE_TTL=15s FED_TRIM_INTERVAL=20ms FED_DISCOVERY_INTERVAL=500ms FED_LANE_IDLE=60s FED_LANES_MAX=5000";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn help_lists_every_variable_with_its_default_and_meaning() {
     for (service, tables) in [
         ("inbox-receiver", vec![INBOX_RECEIVER, NATS, COMMON]),
         ("batch-sender", vec![BATCH_SENDER, NATS, COMMON]),
         ("batch-receiver", vec![BATCH_RECEIVER, COMMON]),
+        ("delivery-worker", vec![DELIVERY_WORKER, NATS, COMMON]),
     ] {
         let ended = run(service, &["--help"], Vec::new()).await;
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{service}");
@@ -50,7 +58,7 @@ async fn help_lists_every_variable_with_its_default_and_meaning() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn version_and_unknown_words_need_no_settings() {
-    for service in ["inbox-receiver", "batch-sender", "batch-receiver"] {
+    for service in ["inbox-receiver", "batch-sender", "batch-receiver", "delivery-worker"] {
         let ended = run(service, &["--version"], Vec::new()).await;
         let version = format!("{service} {}\n", env!("CARGO_PKG_VERSION"));
         assert_eq!((ended.code, ended.stdout, ended.stderr), (Some(0), version, String::new()));
@@ -69,7 +77,9 @@ fn entry(text: &str) -> (String, String) {
         None if text.ends_with('!') => (text.trim_end_matches('!'), "required".to_owned()),
         None => (text.trim_end_matches('?'), "optional".to_owned()),
     };
-    let secret = ["NATS_PASSWORD", "HTTP_BATCH_AUTHORIZATION", "OTEL_EXPORTER_OTLP_HEADERS"].contains(&name);
+    let secret =
+        ["NATS_PASSWORD", "HTTP_BATCH_AUTHORIZATION", "FED_OUTBOX_AUTHORIZATION", "OTEL_EXPORTER_OTLP_HEADERS"]
+            .contains(&name);
     (name.to_owned(), if secret { format!("{state}, secret") } else { state })
 }
 

@@ -10,14 +10,17 @@ async fn the_settings_to_begin_with_are_right_for_each_service() {
     let taken = Taken::new();
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), "s3cret\n").unwrap();
-    for service in ["inbox-receiver", "batch-sender", "batch-receiver"] {
+    for service in ["inbox-receiver", "batch-sender", "batch-receiver", "delivery-worker"] {
         let mut env = settings(service);
         assert!(env.len() >= 3, "{service}: {env:?}");
         // As the unit does it; and ports and a broker that end the process right after its configuration.
-        if service != "inbox-receiver" {
+        if service.starts_with("batch-") {
             set(&mut env, "HTTP_BATCH_AUTHORIZATION_FILE", secret.path());
         }
-        if service != "batch-sender" {
+        if service == "delivery-worker" {
+            set(&mut env, "FED_KEYS_DIR", std::env::temp_dir());
+        }
+        if service.ends_with("-receiver") {
             set(&mut env, "FED_LISTEN", taken.listen.to_string());
         }
         set(&mut env, "FED_ADMIN_LISTEN", taken.admin.to_string());
@@ -34,7 +37,7 @@ async fn the_settings_to_begin_with_are_right_for_each_service() {
 
 #[test]
 fn each_unit_hands_over_the_settings_of_its_service() {
-    for service in ["inbox-receiver", "batch-sender", "batch-receiver"] {
+    for service in ["inbox-receiver", "batch-sender", "batch-receiver", "delivery-worker"] {
         let unit = read(&format!("deploy/systemd/{service}.service"));
         assert!(unit.contains(&format!("ExecStart=/usr/local/bin/{service}\n")), "{unit}");
         assert!(unit.contains(&format!("EnvironmentFile=/etc/fedstream/{service}.env\n")), "{unit}");

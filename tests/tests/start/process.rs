@@ -70,7 +70,7 @@ impl Taken {
 pub fn right(service: &str, taken: &Taken, nats_url: &str) -> Env {
     let mut env: Vec<(&str, String)> =
         vec![("FED_ADMIN_LISTEN", taken.admin.to_string()), ("LOG_FORMAT", "json".into())];
-    if service != "batch-sender" {
+    if !["batch-sender", "delivery-worker"].contains(&service) {
         env.push(("FED_LISTEN", taken.listen.to_string()));
     }
     if service != "batch-receiver" {
@@ -82,6 +82,7 @@ pub fn right(service: &str, taken: &Taken, nats_url: &str) -> Env {
             &[("FED_SOURCES", "a.test"), ("FED_DESTINATIONS", "home.test"), ("HTTP_ALLOWED_IPS", "192.0.2.1")]
         }
         "batch-sender" => &[("FED_SITE", "near"), ("BATCH_RECEIVER_DOMAIN", "far.test")],
+        "delivery-worker" => &[("FED_KEYS_DIR", "/")], // any directory: keys are looked for when they are needed
         "batch-receiver" => &[("FED_DESTINATIONS", "home.test"), ("HTTP_BATCH_AUTHORIZATION", "s3cret")],
         other => panic!("no service {other}"),
     };

@@ -140,7 +140,7 @@ impl<D: Direction> Owner<D> {
         shared.registry.update(&lane, |view| (view.epoch, view.trouble) = (epoch.0, None));
         Self {
             share: shared.budget.share(),
-            series: LaneSeries::of(&lane),
+            series: if D::IN_METRICS { LaneSeries::of(&lane) } else { LaneSeries::none() },
             clock: WallClock::new(),
             shared,
             lane,

@@ -12,11 +12,13 @@ pub mod common;
 mod environment;
 mod former;
 pub mod nats;
+mod sender_id;
 mod url;
 mod values;
 mod variable;
 
 pub use environment::Environment;
+pub use sender_id::SenderId;
 pub use url::{Scheme, UrlPath};
 pub use values::{Bytes, Count, List, NotA, Secret, Span, Switch};
 pub use variable::Variable;

@@ -42,7 +42,7 @@ pub struct Label {
 /// What a label's value can be. Always a bounded set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Values {
-    /// `<destination>/<source>` of a lane, `other` beyond FED_METRIC_LANES.
+    /// `<destination>/<source>` of an inbound lane, `<remote>/<partition>` of an outbound one; `other` beyond FED_METRIC_LANES.
     Lanes,
     /// One of these words.
     Words(&'static [&'static str]),

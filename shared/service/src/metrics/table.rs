@@ -7,9 +7,10 @@ use crate::attributes::{ERROR_TYPE, HTTP_METHOD, MESSAGING_OPERATION, MESSAGING_
 const FRONT: &[&str] = &["inbox-receiver"];
 const SENDER: &[&str] = &["batch-sender"];
 const RECEIVER: &[&str] = &["batch-receiver"];
-const ON_THE_BROKER: &[&str] = &["inbox-receiver", "batch-sender"];
+const CARRIERS: &[&str] = &["batch-sender", "delivery-worker"];
+const ON_THE_BROKER: &[&str] = &["inbox-receiver", "batch-sender", "delivery-worker"];
 const SERVERS: &[&str] = &["inbox-receiver", "batch-receiver"];
-const EVERY: &[&str] = &["inbox-receiver", "batch-sender", "batch-receiver"];
+const EVERY: &[&str] = &["inbox-receiver", "batch-sender", "batch-receiver", "delivery-worker"];
 
 /// Seconds of an HTTP request or a broker's answer: the bounds that OpenTelemetry's conventions recommend.
 const SHORT_SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -120,7 +121,7 @@ pub const DROP_REASONS: &[&str] = &["queue_full", "export_failed", "rate_limited
 pub const LEASE_CHANGE_WORDS: &[&str] = &["taken", "released", "lost", "renewed_epoch"];
 
 /// Streams whose fill is shown.
-pub const STREAMS: &[&str] = &["FED_INBOX", "FED_PARKED"];
+pub const STREAMS: &[&str] = &["FED_INBOX", "FED_OUTBOX", "FED_PARKED"];
 
 const BY_LANE: &[Label] = &[Label::LANE];
 const BY_STREAM: &[Label] = &[Label::words("stream", STREAMS)];
@@ -176,16 +177,16 @@ pub static PUBLISH_DURATION: Histogram = Histogram::new(
 pub static LANE_DEPTH: Gauge = Gauge::new(
     "fedstream.lane.depth",
     "{activity}",
-    "Activities in the lane's part of FED_INBOX. Its owner tells; where nobody has it, the batch-sender that it belongs to",
+    "Activities in the lane's part of FED_INBOX or FED_OUTBOX. Its owner tells; where nobody has it, the process that it belongs to",
 )
 .by(BY_LANE)
-.of(SENDER);
+.of(CARRIERS);
 
 /// How long the oldest waits.
 pub static LANE_OLDEST: Gauge =
     Gauge::new("fedstream.lane.oldest.age", "s", "How long the oldest activity that the lane's owner has read waits")
         .by(BY_LANE)
-        .of(SENDER);
+        .of(CARRIERS);
 
 /// How long until one expires.
 pub static LANE_DEADLINE: Gauge = Gauge::new(
@@ -195,7 +196,7 @@ pub static LANE_DEADLINE: Gauge = Gauge::new(
      where none has one",
 )
 .by(BY_LANE)
-.of(SENDER);
+.of(CARRIERS);
 
 /// What the nearest deadline is a part of.
 pub static LANE_LIFETIME: Gauge = Gauge::new(
@@ -205,19 +206,19 @@ pub static LANE_LIFETIME: Gauge = Gauge::new(
      of all in \"other\"",
 )
 .by(BY_LANE)
-.of(SENDER);
+.of(CARRIERS);
 
 /// What has no outcome yet.
 pub static LANE_IN_FLIGHT: Gauge =
     Gauge::new("fedstream.lane.in_flight", "{activity}", "Activities in batches that have no end yet")
         .by(BY_LANE)
-        .of(SENDER);
+        .of(CARRIERS);
 
 /// What is in memory.
 pub static LANE_HELD: Gauge =
     Gauge::new("fedstream.lane.held", "{activity}", "Activities that the lane's owner holds in memory")
         .by(BY_LANE)
-        .of(SENDER);
+        .of(CARRIERS);
 
 /// Is something wrong?
 pub static LANE_TROUBLE: Gauge = Gauge::new(
@@ -226,11 +227,11 @@ pub static LANE_TROUBLE: Gauge = Gauge::new(
     "1 while something that the lane needs fails, or nothing but refusals come",
 )
 .by(BY_LANE)
-.of(SENDER);
+.of(CARRIERS);
 
 /// Did somebody pause it?
 pub static LANE_PAUSED: Gauge =
-    Gauge::new("fedstream.lane.paused", "", "1 while the lane is paused by its settings").by(BY_LANE).of(SENDER);
+    Gauge::new("fedstream.lane.paused", "", "1 while the lane is paused by its settings").by(BY_LANE).of(CARRIERS);
 
 /// What became of activities.
 pub static LANE_OUTCOMES: Counter = Counter::new(
@@ -239,7 +240,7 @@ pub static LANE_OUTCOMES: Counter = Counter::new(
     "Activities with a final outcome, each counted once by the lane's owner",
 )
 .by(&[Label::LANE, Label::words("outcome", OUTCOMES)])
-.of(SENDER);
+.of(CARRIERS);
 
 /// What left its lane undelivered.
 pub static LANE_PARKED: Counter = Counter::new(
@@ -248,7 +249,7 @@ pub static LANE_PARKED: Counter = Counter::new(
     "Activities whose copy in FED_PARKED the broker has acknowledged",
 )
 .by(&[Label::LANE, Label::words("reason", PARK_REASONS)])
-.of(SENDER);
+.of(CARRIERS);
 
 /// How batches ended.
 pub static LANE_POSTS: Counter = Counter::new(
@@ -257,17 +258,17 @@ pub static LANE_POSTS: Counter = Counter::new(
     "Batches by how they ended for the lane, those too that ended before they were sent",
 )
 .by(&[Label::LANE, Label::words("end", ENDS)])
-.of(SENDER);
+.of(CARRIERS);
 
 /// From end to end.
 pub static LANE_LATENCY: Histogram = Histogram::new(
     "fedstream.lane.latency",
     "s",
     LATENCY_SECONDS,
-    "From the front door's receipt of an activity until its final outcome is known to the batch-sender",
+    "From the front door's receipt of an activity, or the application's request, until its final outcome is known to the lane's owner",
 )
 .by(BY_LANE)
-.of(SENDER);
+.of(CARRIERS);
 
 /// Activities of a batch.
 pub static BATCH_ITEMS: Histogram =
@@ -283,21 +284,21 @@ pub static BATCH_DURATION: Histogram =
 
 /// Lanes of this process.
 pub static LANES_OWNED: Gauge =
-    Gauge::new("fedstream.lanes.owned", "{lane}", "Lanes that this batch-sender has the lease of").of(SENDER);
+    Gauge::new("fedstream.lanes.owned", "{lane}", "Lanes that this process has the lease of").of(CARRIERS);
 
 /// Leases that come and go.
 pub static LEASE_CHANGES: Counter =
     Counter::new("fedstream.lease.changes", "{change}", "What happened to leases of lanes here")
         .by(&[Label::words("change", LEASE_CHANGE_WORDS)])
-        .of(SENDER);
+        .of(CARRIERS);
 
 /// Living senders.
 pub static MEMBERS: Gauge = Gauge::new(
     "fedstream.members",
     "{sender}",
-    "Batch-senders that share the lanes, as this one sees them; 0 while it can't",
+    "Processes that share the lanes, as this one sees them; 0 while it can't",
 )
-.of(SENDER);
+.of(CARRIERS);
 
 /// Is the broker there?
 pub static BROKER_CONNECTED: Gauge =
@@ -318,11 +319,11 @@ pub static BROKER_RECONNECTS: Counter =
 
 /// Bytes in a stream.
 pub static STREAM_USED: Gauge =
-    Gauge::new("fedstream.stream.used", "By", "Bytes that the stream holds").by(BY_STREAM).of(SENDER);
+    Gauge::new("fedstream.stream.used", "By", "Bytes that the stream holds").by(BY_STREAM).of(CARRIERS);
 
 /// And how many it may hold.
 pub static STREAM_LIMIT: Gauge =
-    Gauge::new("fedstream.stream.limit", "By", "Bytes that the stream may hold").by(BY_STREAM).of(SENDER);
+    Gauge::new("fedstream.stream.limit", "By", "Bytes that the stream may hold").by(BY_STREAM).of(CARRIERS);
 
 /// What instances answered.
 pub static REPLAY_OUTCOMES: Counter = Counter::new(
