@@ -31,6 +31,9 @@ const MEMORY_BYTES_PER_ITEM: usize = 512;
 /// A batch-sender gives up after 30 s without a line; what it hears may be some seconds old.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
+/// What is known and not told yet is asked again when this process is restarted: not much, for nothing is gained beyond.
+const ANSWER_LINGER_MAX: Duration = Duration::from_secs(1);
+
 /// The service and its variables.
 pub static SERVICE: Service = Service {
     name: "batch-receiver",
@@ -39,7 +42,7 @@ pub static SERVICE: Service = Service {
     variables: &[&VARIABLES, &client_addr::VARIABLES, &common::variables("127.0.0.1:9092")],
 };
 
-static VARIABLES: [Variable; 26] = [
+static VARIABLES: [Variable; 27] = [
     Variable::new::<SocketAddr>("FED_LISTEN", "127.0.0.1:8081", "address for batches").default("127.0.0.1:8081"),
     Variable::new::<UrlPath>("FED_BATCH_PATH", "/batch", "path for batches").default("/batch"),
     Variable::new::<Secret>("HTTP_BATCH_AUTHORIZATION", "s3cret", "what senders put behind \"Authorization: Bearer\"")
@@ -113,6 +116,12 @@ static VARIABLES: [Variable; 26] = [
         "a sign of life is sent after this long without an outcome; at most 20s",
     )
     .default("10s"),
+    Variable::new::<Span>(
+        "FED_ANSWER_LINGER",
+        "25ms",
+        "outcomes that follow within this time after a line was sent leave together; 0 sends each by itself; at most 1s",
+    )
+    .default("25ms"),
     Variable::new::<Span>("FED_WAIT_MAX", "20s", "how long a batch waits for an earlier one of its lane").default("20s"),
     Variable::new::<Span>(
         "FED_V1_BATCH_TIME",
@@ -196,6 +205,9 @@ pub struct Config {
     /// A sign of life after this long without an outcome.
     #[envconfig(from = "FED_SILENCE")]
     pub silence: Span,
+    /// The distance between two lines of an answer that are not sent together.
+    #[envconfig(from = "FED_ANSWER_LINGER")]
+    pub answer_linger: Span,
     /// How long a batch waits for an earlier one.
     #[envconfig(from = "FED_WAIT_MAX")]
     pub wait_max: Span,
@@ -299,6 +311,12 @@ impl Check for Config {
             if span.get().is_zero() {
                 return Err(ConfigError::new(name, "must be above zero"));
             }
+        }
+        if self.answer_linger.get() > ANSWER_LINGER_MAX {
+            return Err(ConfigError::new(
+                "FED_ANSWER_LINGER",
+                "must be at most 1s: outcomes that are not told yet are asked again after a restart",
+            ));
         }
         if self.silence.get() > SILENCE_MAX {
             return Err(ConfigError::new(

@@ -40,7 +40,7 @@ use fedstream_service::{attributes, context, metrics, spans};
 use fedstream_wire::encoding::{self, Encoding};
 use fedstream_wire::protocol::{ACCEPT_POST, ACCEPT_POST_HEADER, Protocol};
 use fedstream_wire::v1::{OWNER_HEADER, Owner};
-use fedstream_wire::v2::{self, ANSWER_CONTENT_TYPE, Batch, GATE_HEADER, Line, RefusalKind};
+use fedstream_wire::v2::{self, ANSWER_CONTENT_TYPE, Batch, GATE_HEADER, RefusalKind};
 use futures::StreamExt;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
 use http::request::Parts;
@@ -58,16 +58,14 @@ use crate::credential::Credential;
 use crate::delivery::Deliveries;
 use crate::feeders::{self, Feeders, QUIET};
 use crate::gates::{self, Gates};
+use crate::lines::Lines;
 use crate::replay::Replay;
 use crate::room::{Full, Place, Room};
 use crate::rules::{self, Rules};
 use crate::series::{self, Taken};
 use crate::strangers::Strangers;
-use crate::visit::{BatchVisit, COME_BACK, Lines};
+use crate::visit::{BatchVisit, COME_BACK};
 use crate::witness::Witnesses;
-
-/// Lines that wait for the sender to take them; an item more is not begun before one is taken.
-const LINES_WAITING_MAX: usize = 16;
 
 /// Of a refused body, read away for a stranger, bytes: what a socket's buffer holds without anybody's doing.
 const STRANGERS_BYTES_MAX: usize = 64 * 1024;
@@ -112,6 +110,7 @@ struct Limits {
     items: usize,
     body_timeout: Duration,
     silence: Duration,
+    linger: Duration,
     wait_max: Duration,
     v1_batch_time: Duration,
 }
@@ -143,6 +142,7 @@ impl Endpoint {
                 items: config.batch_items_max.get(),
                 body_timeout: config.body_timeout.get(),
                 silence: config.silence.get(),
+                linger: config.answer_linger.get(),
                 wait_max: config.wait_max.get(),
                 v1_batch_time: config.v1_batch_time.get(),
             },
@@ -363,7 +363,7 @@ impl Endpoint {
         }
         let owner = feeders::Owner { origin: header.origin, epoch: header.epoch };
         let feeding = self.feeders.enter(&header.lane, Protocol::V2, Some(owner)).map_err(v1::not_fed)?;
-        let (sender, receiver) = mpsc::channel(LINES_WAITING_MAX);
+        let (lines, chunks) = Lines::new(self.limits.silence, self.limits.linger);
         let visit = BatchVisit {
             gate: admitted.gate,
             deliveries: Deliveries {
@@ -383,10 +383,10 @@ impl Endpoint {
             clock: self.clock,
             stopping: self.stopping.clone(),
             prev: header.prev,
-            lines: Lines::new(sender, self.limits.silence),
+            lines,
         };
         self.tasks.spawn(visit.run(allowed.parcels).instrument(span.clone()));
-        Ok(streaming(receiver))
+        Ok(streaming(chunks))
     }
 
     /// A refusal in the log. A new gate is how every sender begins, and a GET how one asks which formats are taken: no news.
@@ -426,12 +426,9 @@ async fn refusal(mut problem: Problem, headers: &HeaderMap, mut body: Body, most
 }
 
 /// The 200, whose body is written as outcomes become known.
-fn streaming(lines: mpsc::Receiver<Line>) -> Response {
-    let lines = futures::stream::unfold(lines, |mut lines| async move {
-        let line = lines.recv().await?;
-        Some((line.encode(), lines))
-    });
-    let mut response = Response::new(Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>)));
+fn streaming(chunks: mpsc::Receiver<Bytes>) -> Response {
+    let chunks = futures::stream::unfold(chunks, |mut chunks| async move { Some((chunks.recv().await?, chunks)) });
+    let mut response = Response::new(Body::from_stream(chunks.map(Ok::<_, std::convert::Infallible>)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(ANSWER_CONTENT_TYPE));
     // A proxy that collects the answer, or compresses it, would keep outcomes from the sender.

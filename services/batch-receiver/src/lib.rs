@@ -28,6 +28,7 @@ mod evidence;
 mod feeders;
 mod gates;
 mod lane_gate;
+mod lines;
 mod parcel;
 mod passing;
 mod replay;

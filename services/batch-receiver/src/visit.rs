@@ -10,19 +10,17 @@ use std::time::Duration;
 use fedstream_lane::{Answer, Moment, Seq, Visit};
 use fedstream_service::attributes;
 use fedstream_wire::v2::{Closing, Line};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::watch;
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::clock::Clock;
 use crate::delivery::{Deliveries, Ended};
 use crate::lane_gate::{Adoption, LaneGate, Patience, Turn};
+use crate::lines::{Gone, Lines};
 use crate::parcel::Parcel;
 use crate::verdict::Verdict;
-
-/// A sender waits 30 s for a line; one that takes none for that long has given up without saying so.
-const STALLED: Duration = Duration::from_secs(30);
 
 /// When a sender whose batch was not finished because of a shutdown should come back: restarts are quick.
 pub const COME_BACK: Duration = Duration::from_secs(1);
@@ -44,14 +42,6 @@ pub struct BatchVisit {
     pub lines: Lines,
 }
 
-/// The answer as it is written.
-#[derive(Debug)]
-pub struct Lines {
-    sender: mpsc::Sender<Line>,
-    silence: Duration,
-    last: Instant,
-}
-
 /// Why a visit ends.
 enum End {
     /// The sender has gone: nobody to tell.
@@ -69,7 +59,7 @@ impl BatchVisit {
             End::Closed(closing) => {
                 tell(&lane, &closing);
                 // A sender that goes now has its outcomes, or asks again.
-                drop(self.lines.send(Line::End(closing)).await);
+                self.lines.send(Line::End(closing)).await.ok();
             }
         }
     }
@@ -81,7 +71,7 @@ impl BatchVisit {
         for parcel in parcels {
             let seq = parcel.seq;
             let outcome = match self.item(parcel).await {
-                Ok(answer) => self.lines.send(Line::Outcome(seq, answer)).await,
+                Ok(answer) => self.lines.send(Line::Outcome(seq, answer)).await.map_err(End::from),
                 Err(end) => Err(end),
             };
             if let Err(end) = outcome {
@@ -112,7 +102,7 @@ impl BatchVisit {
         if self.stopping.is_cancelled() {
             return Err(End::Closed(Closing::Overloaded { retry_after_s: Some(COME_BACK.as_secs()) }));
         }
-        if self.lines.sender.is_closed() {
+        if self.lines.has_gone() {
             return Err(End::Gone);
         }
         Ok(())
@@ -175,39 +165,13 @@ impl BatchVisit {
                 () = at_due => {}
             }
         };
-        self.lines.alive_while(something).await
+        Ok(self.lines.alive_while(something).await?)
     }
 }
 
-impl Lines {
-    /// Lines for whoever has the other end; a sign of life after `silence` without one.
-    #[must_use]
-    pub fn new(sender: mpsc::Sender<Line>, silence: Duration) -> Self {
-        Self { sender, silence, last: Instant::now() }
-    }
-
-    async fn send(&mut self, line: Line) -> Result<(), End> {
-        match timeout(STALLED, self.sender.send(line)).await {
-            Ok(Ok(())) => {
-                self.last = Instant::now();
-                Ok(())
-            }
-            Ok(Err(_)) | Err(_) => Err(End::Gone),
-        }
-    }
-
-    /// Waits for something for as long as the sender is there, and tells it now and then that somebody is here.
-    async fn alive_while<T>(&mut self, something: impl Future<Output = T>) -> Result<T, End> {
-        tokio::pin!(something);
-        loop {
-            let silent = sleep_until(self.last + self.silence);
-            tokio::select! {
-                biased;
-                done = &mut something => return Ok(done),
-                () = self.sender.closed() => return Err(End::Gone),
-                () = silent => self.send(Line::Silence).await?,
-            }
-        }
+impl From<Gone> for End {
+    fn from(_: Gone) -> Self {
+        Self::Gone
     }
 }
 
