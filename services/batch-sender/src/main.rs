@@ -4,12 +4,11 @@ use std::process::ExitCode;
 
 use batch_sender::{Config, SERVICE};
 use fedstream_service::cli::{self, Failure};
-use fedstream_service::{config, metrics, shutdown, telemetry};
+use fedstream_service::{config, metrics, runtime, shutdown, telemetry};
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     cli::entry(&SERVICE);
-    cli::exit(&SERVICE, start().await)
+    cli::exit(&SERVICE, runtime::run(start()))
 }
 
 async fn start() -> Result<(), Failure> {

@@ -32,6 +32,7 @@ pub mod paths;
 pub mod problem;
 pub mod readiness;
 pub mod refused;
+pub mod runtime;
 pub mod shutdown;
 pub mod signature;
 pub mod spans;
