@@ -22,11 +22,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use open::{Answer, Open, idle};
+use open::{Answer, Open, Requests};
 use socket::Socket;
 
 /// What one listener allows.
@@ -106,9 +106,10 @@ async fn converse(
     patience: Duration,
     shutdown: CancellationToken,
 ) {
-    let (requests, mut open) = watch::channel(0);
+    let requests = Requests::none();
+    let of_service = requests.clone();
     let app = TowerToHyperService::new(app);
-    let service = service_fn(move |request| answer(app.clone(), peer, request, requests.clone()));
+    let service = service_fn(move |request| answer(app.clone(), peer, request, of_service.clone()));
     let io = TokioIo::new(Socket::new(stream, patience));
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut ending = false;
@@ -122,7 +123,7 @@ async fn converse(
                 return;
             }
             () = shutdown.cancelled(), if !ending => {}
-            () = idle(&mut open, patience) => {
+            () = requests.idle(patience) => {
                 if ending {
                     tracing::debug!(%peer, "connection dropped: idle");
                     return;
@@ -184,7 +185,7 @@ async fn answer(
     app: TowerToHyperService<Router>,
     peer: SocketAddr,
     mut request: Request<Incoming>,
-    requests: watch::Sender<usize>,
+    requests: Requests,
 ) -> Result<http::Response<Answer>, Infallible> {
     let open = Open::new(requests);
     request.extensions_mut().insert(Peer(peer));
