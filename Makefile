@@ -58,15 +58,18 @@ test-long: ## a million cases of the lane's properties, the larger models, 200,0
 	$(CARGO) test -p fedstream-lane --test model -- --ignored --nocapture --test-threads 1
 	FED_SEEDS=200000 $(CARGO) test -p fedstream-lane --test pair -- --nocapture
 
+# What is shipped is what is measured: the profile of deploy/Dockerfile.
+BENCH_BUILD = $(CARGO) build --profile dist -p inbox-receiver -p batch-sender -p batch-receiver -p fedstream-bench --bins
+
 bench: ## what fedstream reaches against its limits, some twenty minutes: tables and pictures in docs/performance/ (BENCH="--only front")
 	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
-	$(CARGO) build --release --workspace --bins && \
-	target/release/fedstream-bench $(BENCH)
+	$(BENCH_BUILD) && \
+	target/dist/fedstream-bench $(BENCH)
 
 bench-quick: ## the same in under three minutes, into target/bench/: one repetition, fewer cells
 	@NATS_SERVER="$$(sh nats/install.sh)" && export NATS_SERVER && \
-	$(CARGO) build --release --workspace --bins && \
-	target/release/fedstream-bench --quick --out target/bench $(BENCH)
+	$(BENCH_BUILD) && \
+	target/dist/fedstream-bench --quick --out target/bench $(BENCH)
 
 bench-micro: ## what is pure and hot: formats, signatures, the lane machine
 	$(CARGO) bench -p fedstream-wire -p fedstream-lane -p fedstream-service --bench formats --bench machine --bench signature
