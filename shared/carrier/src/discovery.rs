@@ -1,5 +1,5 @@
 //! Which lanes there are, and which are ours: the stream is asked, and each lane that holds something and belongs to this
-//! process gets a task.
+//! process gets a task. Where there are more of them than FED_LANES_MAX, they take turns ([`crate::waiting`]).
 //!
 //! The members share lanes by a hash ([`fedstream_jetstream::members`]). A lane that belongs to another one now is drained
 //! and given back, a few a second: a member that joins gets its part without a stop of the world.
@@ -8,20 +8,25 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fedstream_jetstream::{Living, Members, StreamState, lanes};
+use fedstream_jetstream::{Created, Living, Members, StreamState, lanes};
 use fedstream_lane::LaneName;
 use fedstream_service::readiness::Readiness;
 use fedstream_service::shutdown::CancellationToken;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tracing::field;
 
 use crate::lane;
+use crate::ownership::Shown;
 use crate::registry::{LaneView, Standpoint};
+use crate::sweep::Sweep;
+use crate::turn::{OVERDUE_TURN, Turn};
+use crate::waiting::{Carried, FarSide, Waiting};
 use crate::{Direction, Shared};
 
-/// Between two lanes that are given up because they belong to another member: four a second.
+/// Between two lanes that are given up because they belong to another member, or because others wait: four a second.
 const GIVE_UP_EVERY: Duration = Duration::from_millis(250);
 
 /// Telling the others that we leave takes a broker that is there milliseconds, and is worth that beyond the grace period.
@@ -44,13 +49,17 @@ pub struct Discovery<D: Direction> {
     given_up_at: Option<Instant>,
     warned: HashSet<String>,
     /// Lanes beyond FED_LANES_MAX, at the last look.
-    waiting: usize,
+    waiting: Waiting<D::Lane>,
+    sweep: Sweep,
 }
 
 struct Running {
     task: Id,
-    /// Tells it to drain and to give the lane back.
-    leave: CancellationToken,
+    turn: Turn,
+    /// At the last look.
+    is_empty: bool,
+    /// Tells it what the bucket of leases shows of the lane.
+    shown: watch::Sender<Shown>,
 }
 
 impl<D: Direction> Discovery<D> {
@@ -62,6 +71,7 @@ impl<D: Direction> Discovery<D> {
         stream: watch::Receiver<StreamState>,
         readiness: Readiness,
     ) -> Self {
+        let sweep = Sweep::new(shared.leases.clone());
         Self {
             shared,
             members,
@@ -71,7 +81,8 @@ impl<D: Direction> Discovery<D> {
             running: HashMap::new(),
             given_up_at: None,
             warned: HashSet::new(),
-            waiting: 0,
+            waiting: Waiting::default(),
+            sweep,
         }
     }
 
@@ -107,6 +118,9 @@ impl<D: Direction> Discovery<D> {
         if tokio::time::timeout(LEAVE_TIME_MIN, shared.keepers.wait()).await.is_err() {
             tracing::debug!("the broker does not answer: leases are left to expire");
         }
+        if tokio::time::timeout(LEAVE_TIME_MIN, shared.leases.close()).await.is_err() {
+            tracing::debug!("the broker does not answer: the session is left to expire");
+        }
         drained.is_ok()
     }
 
@@ -139,72 +153,101 @@ impl<D: Direction> Discovery<D> {
         let state = self.stream.borrow_and_update().clone();
         match (&state, connected) {
             (_, false) => self.readiness.not_ready("broker", "there is no connection to the broker"),
-            (_, true) => self.readiness.ready("broker", "connected"),
+            (_, true) => {
+                self.readiness.ready("broker", "connected");
+                self.show_leases(); // whatever becomes of the stream
+            }
         }
         let Some(facts) = state.facts() else {
-            self.readiness.not_ready("stream", format!("{state:?}"));
+            self.readiness.not_ready(D::ON_THE_PAGE.stream, format!("{state:?}"));
             return;
         };
         let troubled = self.shared.registry.in_trouble();
-        self.readiness.note("lanes", (troubled > 0).then(|| format!("{troubled} lanes do not move, see /lanes")));
+        self.readiness
+            .note(D::ON_THE_PAGE.lanes, (troubled > 0).then(|| format!("{troubled} lanes do not move, see /lanes")));
         if !connected {
             return;
         }
         match lanes::backlog_of::<D::Lane>(&self.shared.broker).await {
             Ok(backlog) => {
                 self.show_empty(&backlog);
-                self.waiting = 0;
-                for (subject, depth) in backlog {
-                    self.found(&subject, depth, facts.created);
+                let mut wanted = Vec::new();
+                for (subject, depth) in &backlog {
+                    wanted.extend(self.found(subject, *depth));
                 }
-                self.readiness.ready("stream", "present and fit");
-                let waiting = format!("{} lanes wait: FED_LANES_MAX lanes are carried already", self.waiting);
-                self.readiness.note("waiting lanes", (self.waiting > 0).then_some(waiting));
+                if self.is_member() {
+                    self.share_out(wanted, facts.created);
+                }
+                self.readiness.ready(D::ON_THE_PAGE.stream, "present and fit");
+                self.sweep_up(&backlog);
+                let waiting = self.waiting.len();
+                let note = format!("{waiting} lanes wait: FED_LANES_MAX lanes are carried already");
+                self.readiness.note(D::ON_THE_PAGE.waiting, (waiting > 0).then_some(note));
             }
-            Err(error) => self.readiness.not_ready("stream", format!("the lanes are not known: {error}")),
+            Err(error) => {
+                self.readiness.not_ready(D::ON_THE_PAGE.stream, format!("the lanes are not known: {error}"));
+            }
         }
     }
 
+    /// Each lane's own task makes sure of what looks odd to it.
+    fn show_leases(&self) {
+        for key in self.members.changed_lanes() {
+            let lane = D::Lane::from_subject(&subject(&key)).ok();
+            if let Some(running) = lane.and_then(|lane| self.running.get(&lane)) {
+                running.shown.send_replace(self.members.held(&key));
+            }
+        }
+    }
+
+    /// After the lanes are shared out: what begins now is carried.
+    fn sweep_up(&mut self, backlog: &[(String, u64)]) {
+        let subjects: HashSet<&str> = backlog.iter().map(|(subject, _)| subject.as_str()).collect();
+        let has_backlog = |key: &str| subjects.contains(subject(key).as_str());
+        let is_carried = |key: &str| D::Lane::from_subject(&subject(key)).is_ok_and(|l| self.running.contains_key(&l));
+        self.sweep.look(&self.members, has_backlog, is_carried);
+    }
+
     /// An empty lane is not in the answer, and one of another member that is empty is not shown.
-    fn show_empty(&self, backlog: &[(String, u64)]) {
+    fn show_empty(&mut self, backlog: &[(String, u64)]) {
         let found: HashSet<D::Lane> =
             backlog.iter().filter_map(|(subject, _)| D::Lane::from_subject(subject).ok()).collect();
         let shown: HashSet<String> = self.running.keys().chain(&found).map(ToString::to_string).collect();
         self.shared.registry.retain(|lane| shown.contains(lane));
-        for lane in self.running.keys().filter(|lane| !found.contains(*lane)) {
-            self.shared.registry.update(lane, |view| view.depth = 0);
+        for (lane, running) in &mut self.running {
+            running.is_empty = !found.contains(lane);
+            if running.is_empty {
+                self.shared.registry.update(lane, |view| view.depth = 0);
+            }
         }
     }
 
-    fn found(&mut self, subject: &str, depth: u64, created: fedstream_jetstream::Created) {
+    /// Answers the lane where it is to be carried here, and is not yet.
+    fn found(&mut self, subject: &str, depth: u64) -> Option<D::Lane> {
         let lane = match D::Lane::from_subject(subject) {
             Ok(lane) => lane,
-            Err(error) => return self.warn_once(subject, &format!("its messages stay where they are: {error}")),
+            Err(error) => {
+                self.warn_once(subject, &format!("its messages stay where they are: {error}"));
+                return None;
+            }
         };
         let key = lane.key();
         let belongs_to = self.members.owner_of(&key);
         let ours = belongs_to.as_deref() == Some(self.members.id());
         let others =
             self.members.held(&key).is_some_and(|holder| !holder.released && holder.owner != self.members.id());
-        if let Some(running) = self.running.get(&lane) {
-            if belongs_to.is_some() && !ours && !running.leave.is_cancelled() && self.may_give_up() {
-                let to = belongs_to.as_deref();
+        let may_give_up = self.may_give_up();
+        if let Some(running) = self.running.get_mut(&lane) {
+            if belongs_to.is_some() && !ours && !running.turn.is_ending() && may_give_up {
+                let (to, now) = (belongs_to.as_deref(), Instant::now());
                 tracing::info!(%lane, to, "the lane belongs to another sender now: it is drained and given back");
-                running.leave.cancel();
-                self.given_up_at = Some(Instant::now());
+                running.turn.end(now);
+                self.given_up_at = Some(now);
             }
         } else if depth == 0 {
-            return;
+            return None;
         } else if !ours {
             self.show_anothers(&lane, &key, belongs_to);
-        } else if self.running.len() >= usize::try_from(self.shared.options.lanes_max).unwrap_or(usize::MAX) {
-            self.waiting += 1;
-            let why = "it waits: FED_LANES_MAX lanes are carried already".to_owned();
-            self.shared.registry.update(&lane, |view| (view.owner, view.trouble) = (None, Some(why)));
-        } else {
-            let leave = self.shared.drain.child_token();
-            let carried = self.tasks.spawn(lane::carry(Arc::clone(&self.shared), lane.clone(), created, leave.clone()));
-            self.running.insert(lane.clone(), Running { task: carried.id(), leave });
         }
         self.shared.registry.update(&lane, |view| {
             view.depth = depth;
@@ -212,6 +255,69 @@ impl<D: Direction> Discovery<D> {
                 view.standpoint = if ours && !others { Standpoint::Heir } else { Standpoint::Others };
             }
         });
+        (ours && !self.running.contains_key(&lane)).then_some(lane)
+    }
+
+    /// As many begin as there is room for; the others wait, and who has no use for its turn makes room for them.
+    fn share_out(&mut self, wanted: Vec<D::Lane>, created: Created) {
+        let shared = Arc::clone(&self.shared);
+        let far_side = |lane: &D::Lane| D::far_side(&shared, lane);
+        let now = Instant::now();
+        self.waiting.are(now, wanted);
+        let most = usize::try_from(shared.options.lanes_max).unwrap_or(usize::MAX);
+        for lane in self.waiting.admit(most.saturating_sub(self.running.len()), far_side) {
+            self.begin(lane, created);
+        }
+        for lane in self.waiting.lanes() {
+            let why = "it waits: FED_LANES_MAX lanes are carried already".to_owned();
+            shared.registry.update(lane, |view| (view.owner, view.trouble) = (None, Some(why)));
+        }
+        let may = self.may_make_room();
+        if self.waiting.len() == 0 || may == 0 {
+            return;
+        }
+        let soon = OffsetDateTime::now_utc() + OVERDUE_TURN;
+        let leaving = self.running.values().filter(|running| running.turn.ends_soon(now)).count();
+        let could_do_without = |(lane, running): (&D::Lane, &Running)| {
+            let Running { turn, is_empty, .. } = running;
+            let had_its_turn = || turn.was_of_use(now, shared.registry.may_be_due(lane, soon));
+            (*is_empty || far_side(lane) == FarSide::Closed && had_its_turn()).then(|| Carried {
+                lane: lane.clone(),
+                since: turn.since(),
+                is_empty: *is_empty,
+            })
+        };
+        let staying = self.running.iter().filter(|(_, running)| !running.turn.is_ending());
+        let carried = staying.filter_map(could_do_without).collect();
+        for lane in self.waiting.make_room(now, carried, leaving, may, far_side) {
+            tracing::debug!(%lane, waiting = self.waiting.len(), "the lane has no use for its turn, and others wait: it is drained and given back");
+            if let Some(running) = self.running.get_mut(&lane) {
+                running.turn.end(now);
+                self.given_up_at = Some(now);
+            }
+        }
+    }
+
+    fn begin(&mut self, lane: D::Lane, created: Created) {
+        let leave = self.shared.drain.child_token();
+        let (shown, seen) = watch::channel(self.members.held(&lane.key()));
+        let carried = lane::carry(Arc::clone(&self.shared), lane.clone(), created, seen, leave.clone());
+        let task = self.tasks.spawn(carried).id();
+        let turn = Turn::begin(Instant::now(), leave);
+        self.running.insert(lane, Running { task, turn, is_empty: false, shown });
+    }
+
+    /// How many may make room now: one for each pause since the last one, and for no more than one look.
+    fn may_make_room(&self) -> usize {
+        let look = self.shared.options.discovery_interval.max(GIVE_UP_EVERY);
+        let since = self.given_up_at.map_or(look, |at| at.elapsed().min(look));
+        usize::try_from(since.as_millis() / GIVE_UP_EVERY.as_millis()).unwrap_or(usize::MAX)
+    }
+
+    /// Whether we are seen among the living. Where that is not known, or our entry has to be written again, no lane is ours for
+    /// a moment: who waits is not to lose his place by that.
+    fn is_member(&self) -> bool {
+        matches!(&*self.members.living().borrow(), Living::Known(ids) if ids.iter().any(|id| id == self.members.id()))
     }
 
     fn may_give_up(&self) -> bool {
@@ -256,7 +362,12 @@ impl<D: Direction> Discovery<D> {
     fn warn_once(&mut self, subject: &str, why: &str) {
         if self.warned.len() < WARNED_MAX && self.warned.insert(subject.to_owned()) {
             tracing::error!(subject, why, "a subject is not carried");
-            self.readiness.note("subjects", Some(format!("{subject} is not carried: {why}")));
+            self.readiness.note(D::ON_THE_PAGE.subjects, Some(format!("{subject} is not carried: {why}")));
         }
     }
+}
+
+/// Under which subject a lane's messages are, by its key in the bucket of leases.
+fn subject(key: &str) -> String {
+    format!("fed.{key}")
 }

@@ -1,15 +1,18 @@
-//! A lane's lease in this process: kept by a task of its own, so that a busy lane never renews too late.
+//! A lane's lease in this process, and who looks after it.
 //!
 //! ```text
-//!   take ─▶ renewed at a third of the TTL ─▶ .. ─▶ given back, and free at once
-//!               └─ not renewed: `until` passes, the window stops; the entry expires a little later
+//!   take ─▶ ours while the session lives ─▶ .. ─▶ given back, and free at once
+//!               ├─ the session is over: every lane of it is lost at once
+//!               └─ another entry stands in the bucket: a write makes sure, and it is lost
 //! ```
 //!
-//! It says until when the lane is ours, and nothing else: the window looks at that moment before each action.
+//! Nothing is renewed here: one session is, for all lanes ([`fedstream_jetstream::leases`]). So a lane that rests costs
+//! nothing, and its window looks at [`Claim::until`] before each action instead of being told of each renewal.
 
 use std::time::Duration;
 
-use fedstream_jetstream::leases::Error;
+use fedstream_jetstream::leases::{Error, Session};
+use fedstream_jetstream::members::Holder;
 use fedstream_jetstream::{Lease, Leases, Taken};
 use fedstream_lane::{Epoch, LaneName};
 use fedstream_service::metrics::KeyValue;
@@ -25,27 +28,54 @@ use crate::{Direction, Shared};
 /// it may then stand.
 const TAKE_EVERY: Duration = Duration::from_millis(500);
 
-/// Between two tries to renew while the broker doesn't answer: several fit into the time that is left.
-const RENEW_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Between two tries to give a lane back, while the broker doesn't answer.
+const RELEASE_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// How sure this process is of a lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// It is ours until then, if it isn't renewed.
-    Until(Instant),
-    /// It isn't ours any more.
-    Lost(String),
-}
+/// Between two tries to make sure whose a lane is, while the broker doesn't answer.
+const CONFIRM_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Why a lane is lost that nobody else is known to have.
 pub const NOT_RENEWED: &str = "it could not be renewed in time";
+
+/// What the bucket last showed of a lane, from whoever follows it: whose it is, or that it is nobody's.
+pub type Shown = Option<Holder>;
+
+/// How sure this process is of a lane. Clones are of the same one.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    session: Session,
+    lost: watch::Receiver<Option<String>>,
+}
+
+impl Claim {
+    /// Until when it is ours, if its session isn't renewed meanwhile; past where it is lost.
+    #[must_use]
+    pub fn until(&self) -> Instant {
+        let until = self.session.until();
+        if self.lost.borrow().is_some() { until.min(Instant::now()) } else { until }
+    }
+
+    /// Why it isn't ours any more, where somebody knows.
+    #[must_use]
+    pub fn lost(&self) -> Option<String> {
+        self.lost.borrow().clone()
+    }
+
+    /// Waits until somebody knows that it isn't ours any more. That its time passes may be known later.
+    pub async fn is_lost(&self) -> String {
+        match self.lost.clone().wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => "nobody looks after it any more".to_owned(),
+        }
+    }
+}
 
 /// A lane that this process owns.
 #[derive(Debug)]
 pub struct Ownership {
     epoch: Epoch,
     again: bool,
-    held: watch::Receiver<Held>,
+    claim: Claim,
     commands: mpsc::Sender<Command>,
 }
 
@@ -56,22 +86,25 @@ enum Command {
 }
 
 impl Ownership {
-    /// Takes the lane as soon as nobody holds it; none when told to leave it before.
+    /// Takes the lane as soon as nobody holds it; none when told to leave it before. `shown` is what the bucket shows of
+    /// the lane from then on.
     pub(crate) async fn take<D: Direction>(
         shared: &Shared<D>,
         lane: &D::Lane,
+        mut shown: watch::Receiver<Shown>,
         leave: &CancellationToken,
     ) -> Option<Self> {
         let (leases, registry, sender_id) = (&shared.leases, &shared.registry, &shared.sender_id);
         let mut trouble = Trouble::none(lane, registry);
         loop {
+            shown.mark_unchanged(); // that of another, before
             match leases.take(&lane.key(), sender_id, Epoch(0)).await {
                 Ok(Taken::Ours(lease)) => {
                     changed("taken");
                     trouble.over(lease.epoch.0);
                     registry.update(lane, |view| view.stands = None);
                     let again = shared.mine.taken(lane.to_string());
-                    return Some(Self::keep(shared, lane.to_string(), lease, again));
+                    return Some(Self::keep(shared, lane.to_string(), lease, shown, again));
                 }
                 Ok(Taken::Held { owner, epoch }) => {
                     shared.mine.is_anothers(&lane.to_string());
@@ -89,13 +122,20 @@ impl Ownership {
         }
     }
 
-    fn keep<D: Direction>(shared: &Shared<D>, lane: String, lease: Lease, again: bool) -> Self {
+    fn keep<D: Direction>(
+        shared: &Shared<D>,
+        lane: String,
+        lease: Lease,
+        shown: watch::Receiver<Shown>,
+        again: bool,
+    ) -> Self {
         let leases = shared.leases.clone();
-        let (held, held_here) = watch::channel(Held::Until(lease.until));
+        let (lost, seen_lost) = watch::channel(None);
+        let claim = Claim { session: lease.session().clone(), lost: seen_lost };
         let (commands, received) = mpsc::channel(1);
         let epoch = lease.epoch;
-        shared.keepers.spawn(Keeper { leases, lane, lease, held, commands: received }.run());
-        Self { epoch, again, held: held_here, commands }
+        shared.keepers.spawn(Keeper { leases, lane, lease, lost, shown, commands: received }.run());
+        Self { epoch, again, claim, commands }
     }
 
     /// The fencing token.
@@ -110,26 +150,22 @@ impl Ownership {
         self.again
     }
 
-    /// Until when it is ours, as it changes.
+    /// Until when it is ours.
     #[must_use]
-    pub fn held(&self) -> watch::Receiver<Held> {
-        self.held.clone()
+    pub fn claim(&self) -> Claim {
+        self.claim.clone()
     }
 
     /// Waits until it isn't ours any more, and says why.
     pub async fn lost(&self) -> String {
-        let mut held = self.held();
         loop {
-            let until = match &*held.borrow_and_update() {
-                Held::Until(until) if *until > Instant::now() => *until,
-                Held::Until(_) => return NOT_RENEWED.to_owned(),
-                Held::Lost(why) => return why.clone(),
-            };
+            let until = self.claim.until();
+            if until <= Instant::now() {
+                return self.claim.lost().unwrap_or_else(|| NOT_RENEWED.to_owned());
+            }
             tokio::select! {
-                () = tokio::time::sleep_until(until) => {}
-                changed = held.changed() => if changed.is_err() {
-                    return "nobody renews it any more".to_owned();
-                },
+                () = tokio::time::sleep_until(until) => {} // or later: it may have been renewed meanwhile
+                why = self.claim.is_lost() => return why,
             }
         }
     }
@@ -171,36 +207,42 @@ struct Keeper {
     leases: Leases,
     lane: String,
     lease: Lease,
-    held: watch::Sender<Held>,
+    lost: watch::Sender<Option<String>>,
+    shown: watch::Receiver<Shown>,
     commands: mpsc::Receiver<Command>,
 }
 
 impl Keeper {
     async fn run(mut self) {
-        let mut renew_at = Instant::now() + self.leases.renew_every();
+        let session = self.lease.session().clone();
+        let (mut is_followed, mut confirm_at) = (true, None);
         loop {
             let command = tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => command,
-                    None => return self.release().await, // the lane's task is gone, and its epoch is fenced off by the next
+                    None => return self.release(None).await, // the lane's task is gone, and its epoch is fenced off by the next
                 },
-                () = tokio::time::sleep_until(renew_at) => {
-                    match self.leases.renew(&mut self.lease).await {
-                        Ok(()) => renew_at = Instant::now() + self.leases.renew_every(),
-                        Err(error @ Error::Lost { .. }) => return self.lost(&error),
+                why = session.over() => return self.is_lost(why),
+                changed = self.shown.changed(), if is_followed => {
+                    is_followed = changed.is_ok();
+                    confirm_at = (is_followed && !self.is_as_shown()).then(Instant::now);
+                    continue;
+                }
+                () = sleep_until(confirm_at) => {
+                    match self.leases.confirm(&mut self.lease).await {
+                        Ok(()) => confirm_at = None,
+                        Err(error @ Error::Lost { .. }) => return self.is_lost(error.to_string()),
                         Err(error) => {
-                            tracing::debug!(lane = %self.lane, epoch = %self.lease.epoch, %error, "the lease is not renewed");
-                            renew_at = Instant::now() + RENEW_AGAIN_AFTER;
+                            tracing::debug!(lane = %self.lane, epoch = %self.lease.epoch, %error, "whose the lane is, is not known");
+                            confirm_at = Some(Instant::now() + CONFIRM_AGAIN_AFTER);
                         }
                     }
-                    self.held.send_replace(Held::Until(self.lease.until));
                     continue;
                 }
             };
             match command {
                 Command::Bump { at_least, reply } => {
                     let bumped = self.leases.bump(&mut self.lease, at_least).await;
-                    self.held.send_replace(Held::Until(self.lease.until));
                     let lost = matches!(bumped, Err(Error::Lost { .. }));
                     if bumped.is_ok() {
                         changed("renewed_epoch");
@@ -210,25 +252,46 @@ impl Keeper {
                         return;
                     }
                 }
-                Command::Release { reply } => {
-                    self.release().await;
-                    reply.send(()).ok(); // nobody waits any more
-                    return;
+                Command::Release { reply } => return self.release(Some(reply)).await,
+            }
+        }
+    }
+
+    /// Whether the bucket shows what it should. It may also show what was before, and we make sure in vain.
+    fn is_as_shown(&mut self) -> bool {
+        self.shown.borrow_and_update().as_ref().is_some_and(|shown| !shown.released && shown.epoch == self.lease.epoch)
+    }
+
+    /// Whoever asked for it waits for the first try; after that it goes on for as long as the session would keep the lane.
+    async fn release(mut self, mut reply: Option<oneshot::Sender<()>>) {
+        let session = self.lease.session().clone();
+        let mut is_told = false;
+        loop {
+            let released = self.leases.release(&mut self.lease).await;
+            reply.take().map(|reply| reply.send(()));
+            match released {
+                Ok(()) => return changed("released"),
+                Err(error) if !is_told => {
+                    is_told = true;
+                    tracing::warn!(lane = %self.lane, %error, "the lease is not given back yet: the lane stands until it is, or this process ends");
                 }
+                Err(error) => tracing::debug!(lane = %self.lane, %error, "the lease is not given back yet"),
+            }
+            tokio::select! {
+                _ = session.over() => return,
+                () = tokio::time::sleep(RELEASE_AGAIN_AFTER) => {}
             }
         }
     }
 
-    async fn release(self) {
-        match self.leases.release(self.lease).await {
-            Ok(()) => changed("released"),
-            Err(error) => {
-                tracing::warn!(lane = %self.lane, %error, "the lease is not given back: it expires by itself");
-            }
-        }
+    fn is_lost(&self, why: String) {
+        self.lost.send_replace(Some(why));
     }
+}
 
-    fn lost(&self, error: &Error) {
-        self.held.send_replace(Held::Lost(error.to_string()));
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

@@ -11,7 +11,11 @@ use bytes::Bytes;
 
 use crate::definitions::Definition;
 use crate::streams::{self, StreamNeed};
-use crate::{Broker, Created};
+use crate::{Broker, Created, headers};
+
+/// What a message carries that the stream's `max_age` does not count for (`Nats-TTL`, ADR-43). Only this word does it: of a
+/// number of seconds the shorter of the two counts.
+const FOR_GOOD: [(&str, &str); 1] = [("Nats-TTL", "never")];
 
 /// A key's entry, or the marker that an expired or deleted one left.
 #[derive(Clone, Debug)]
@@ -57,6 +61,13 @@ impl Bucket {
         self.store.stream.cached_info().config.max_age
     }
 
+    /// Whether an entry can stand beyond the TTL ([`Bucket::put_for_good_if`]), a restart of the broker included: without
+    /// markers it removes at its start whatever is older than `max_age`, that one too (seen with 2.15.1).
+    pub fn keeps_for_good(&self) -> bool {
+        let config = &self.store.stream.cached_info().config;
+        config.allow_message_ttl && config.subject_delete_marker_ttl.is_some_and(|ttl| !ttl.is_zero())
+    }
+
     /// The library's handle, for watches.
     pub fn store(&self) -> &Store {
         &self.store
@@ -80,6 +91,29 @@ impl Bucket {
         self.connected().map_err(Refused::Unavailable)?;
         match tokio::time::timeout(within, Box::pin(self.store.update(key, value, revision))).await {
             Ok(result) => result.map_err(|error| refused(&error)),
+            Err(_) => Err(Refused::Unavailable(no_answer())),
+        }
+    }
+
+    /// As [`Bucket::put_if`], and it stands until it is written again: the bucket's TTL does not count for it. (The library
+    /// writes no key with a TTL of its own over another.)
+    pub async fn put_for_good_if(
+        &self,
+        key: &str,
+        value: Bytes,
+        revision: u64,
+        within: Duration,
+    ) -> Result<u64, Refused> {
+        self.connected().map_err(Refused::Unavailable)?;
+        let expected = [("Nats-Expected-Last-Subject-Sequence", revision.to_string())];
+        let expected = expected.iter().map(|(name, value)| (*name, value.as_str()));
+        let headers = headers::to_map(expected.chain(FOR_GOOD));
+        let headers = headers.map_err(|error| Refused::Unavailable(error.to_string()))?;
+        let subject = format!("{}{key}", self.store.put_prefix.as_ref().unwrap_or(&self.store.prefix));
+        let context = self.broker.context();
+        let acked = async { context.publish_with_headers(subject, headers, value).await?.await };
+        match tokio::time::timeout(within, Box::pin(acked)).await {
+            Ok(result) => result.map(|ack| ack.sequence).map_err(|error| refused(&UpdateError::from(error))),
             Err(_) => Err(Refused::Unavailable(no_answer())),
         }
     }

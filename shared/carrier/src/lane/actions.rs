@@ -34,7 +34,7 @@ impl Outcomes {
 impl<D: Direction> Owner<D> {
     /// Carries out what the window wants.
     pub(super) fn act(&mut self) {
-        while let Some(action) = self.window.as_mut().and_then(|window| window.poll(self.shared.now())) {
+        while let Some(action) = self.next_action() {
             match action {
                 Action::Post(batch) => self.post(&batch),
                 Action::Cancel { post } => self.cancel(post),
@@ -48,10 +48,15 @@ impl<D: Direction> Owner<D> {
         }
     }
 
+    fn next_action(&mut self) -> Option<Action> {
+        self.look_at_lease();
+        self.window.as_mut()?.poll(self.shared.now())
+    }
+
     fn stop(&mut self, reason: StopReason) {
         let released = match reason {
             StopReason::Drained => self.drained(),
-            StopReason::LeaseLost => self.lost(NOT_RENEWED.to_owned()),
+            StopReason::LeaseLost => self.lost(self.claim.lost().unwrap_or_else(|| NOT_RENEWED.to_owned())),
             StopReason::StaleEpoch { known } => Released::Stale { known, proven: self.proven, floor: self.floor() },
         };
         self.released.get_or_insert(released);

@@ -18,10 +18,11 @@ use fedstream_jetstream::Created;
 use fedstream_jetstream::leases::Error as LeaseError;
 use fedstream_lane::Epoch;
 use fedstream_service::shutdown::CancellationToken;
+use tokio::sync::watch;
 
 pub use actions::Outcomes;
 
-use crate::ownership::{self, Ownership};
+use crate::ownership::{self, Ownership, Shown};
 use crate::registry::Standpoint;
 use crate::trouble::Trouble;
 use crate::{Direction, Shared};
@@ -36,9 +37,15 @@ const STALE_AGAIN_MAX: Duration = Duration::from_secs(60);
 const EPOCH_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Carries a lane of the stream that was created at `created`, until it is idle, somebody else's, the service leaves,
-/// or the stream is another one.
-pub async fn carry<D: Direction>(shared: Arc<Shared<D>>, lane: D::Lane, created: Created, leave: CancellationToken) {
-    let Some(mut ownership) = Ownership::take(&shared, &lane, &leave).await else { return };
+/// or the stream is another one. `shown` is what the bucket of leases shows of it.
+pub async fn carry<D: Direction>(
+    shared: Arc<Shared<D>>,
+    lane: D::Lane,
+    created: Created,
+    shown: watch::Receiver<Shown>,
+    leave: CancellationToken,
+) {
+    let Some(mut ownership) = Ownership::take(&shared, &lane, shown, &leave).await else { return };
     shared.registry.update(&lane, |view| {
         (view.owner, view.standpoint) = (Some(shared.sender_id.clone()), Standpoint::Owner);
     });

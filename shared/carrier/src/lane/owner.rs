@@ -27,7 +27,7 @@ use super::reports::Report;
 use crate::budget::Share;
 use crate::clock::WallClock;
 use crate::held::{Held, HeldQueue};
-use crate::ownership::{self, Ownership};
+use crate::ownership::{Claim, Ownership};
 use crate::plan::{Plan, ReadPlan};
 use crate::reading::{LaneReading, Reading};
 use crate::registry::LaneView;
@@ -108,7 +108,9 @@ pub(super) struct Owner<D: Direction> {
     /// Not told yet.
     pub(super) came: Option<Came>,
     reports: mpsc::Receiver<Report>,
-    lease: watch::Receiver<ownership::Held>,
+    pub(super) claim: Claim,
+    /// Until when the window thinks that the lane is ours.
+    lease_until: Moment,
     reading: watch::Sender<ReadPlan>,
     leave: CancellationToken,
     share: Share,
@@ -160,7 +162,8 @@ impl<D: Direction> Owner<D> {
             released: None,
             came: Some(came),
             reports,
-            lease: ownership.held(),
+            claim: ownership.claim(),
+            lease_until: Moment(0),
             reading,
             leave,
             unread: false,
@@ -211,7 +214,7 @@ impl<D: Direction> Owner<D> {
         let mut settings = self.shared.settings.snapshot();
         let mut ways = self.way.changes();
         let mut busy_at = Instant::now();
-        self.lease.mark_changed();
+        let claim = self.claim.clone();
         settings.mark_changed();
         ways.mark_changed();
         loop {
@@ -236,7 +239,7 @@ impl<D: Direction> Owner<D> {
             tokio::select! {
                 biased; // what settles goes before what adds
                 Some(report) = self.reports.recv() => self.take_in(report),
-                Ok(()) = self.lease.changed() => self.lease_changed(),
+                why = claim.is_lost() => return self.lost(why),
                 () = self.leave.cancelled(), if !self.is_draining() => self.drain(),
                 Ok(()) = settings.changed() => {
                     settings.mark_unchanged();
@@ -294,17 +297,16 @@ impl<D: Direction> Owner<D> {
         }
     }
 
-    fn lease_changed(&mut self) {
-        let held = self.lease.borrow_and_update().clone();
-        let until = match held {
-            ownership::Held::Until(until) => self.shared.moment(until),
-            ownership::Held::Lost(why) => {
-                let lost = self.lost(why); // before the window says that it could not be renewed
-                self.released.get_or_insert(lost);
-                Moment(0)
-            }
-        };
-        self.tell(Event::Lease { until });
+    /// Tells the window until when the lane is ours, where that is another moment than it knows: before each thing that
+    /// depends on it, and not with each renewal, of which there is one every few seconds for all lanes that rest.
+    pub(super) fn look_at_lease(&mut self) {
+        let until = self.shared.moment(self.claim.until());
+        if let Some(window) = &mut self.window
+            && until != self.lease_until
+        {
+            self.lease_until = until;
+            window.handle(self.shared.now(), Event::Lease { until });
+        }
     }
 
     /// Other settings hold from now on; another way only after a drain.
@@ -354,6 +356,7 @@ impl<D: Direction> Owner<D> {
             }
         };
         if self.window.is_none() {
+            self.lease_until = self.shared.moment(self.claim.until());
             self.window = Some(self.new_window(Seq(held.seq.0.saturating_sub(1))));
         }
         self.tell(event);
@@ -362,11 +365,7 @@ impl<D: Direction> Owner<D> {
     }
 
     fn new_window(&self, floor: Seq) -> SendWindow {
-        let lease_until = match &*self.lease.borrow() {
-            ownership::Held::Until(until) => self.shared.moment(*until),
-            ownership::Held::Lost(_) => Moment(0),
-        };
-        let start = Start { epoch: self.epoch, floor, gate: self.way.gate(), lease_until };
+        let start = Start { epoch: self.epoch, floor, gate: self.way.gate(), lease_until: self.lease_until };
         let mut window = SendWindow::new(start, self.plan.limits, self.shared.options.backoff.clone());
         for event in self.plan.at_start() {
             window.handle(self.shared.now(), event);

@@ -28,6 +28,7 @@ impl<D: Direction> Owner<D> {
             Report::Trouble(cause) => return self.trouble.failed(self.epoch.0, cause),
             Report::Trimmed { count, result } => self.trimmed(count, result),
         };
+        self.look_at_lease(); // a purge that was acked after its end is not counted
         let now = self.shared.now();
         let Some(window) = &mut self.window else { return };
         let paused_before = window.is_paused_by_rejections();

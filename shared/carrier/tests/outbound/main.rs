@@ -3,6 +3,8 @@
 
 mod process;
 mod remote;
+mod stray;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

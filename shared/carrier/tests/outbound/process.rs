@@ -29,10 +29,15 @@ pub struct Process {
 impl Process {
     /// Returns once it is a member.
     pub async fn start(url: &str, sender_id: &str, remote: &Remote) -> Self {
+        Self::carrying(100, url, sender_id, remote).await
+    }
+
+    /// One that carries so many lanes at most.
+    pub async fn carrying(lanes_max: u32, url: &str, sender_id: &str, remote: &Remote) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let options = Options {
             sender_id: Some(sender_id.to_owned()),
-            lanes_max: 100,
+            lanes_max,
             held_bytes: 1 << 20,
             lease_ttl: LEASE_TTL,
             discovery_interval: Duration::from_millis(50),

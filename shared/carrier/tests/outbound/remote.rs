@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fedstream_carrier::{Attempt, Copy, Direction, Ended, Item, Loaded, Outcomes, Plan, Shared, Way};
+use fedstream_carrier::{Attempt, Copy, Direction, Ended, FarSide, Item, Loaded, Outcomes, Plan, Shared, Way};
 use fedstream_jetstream::publish::MSG_ID;
 use fedstream_jetstream::{Created, LaneSettings, StoredMessage};
 use fedstream_lane::{Answer, Batch, End, Epoch, Final, GateId, OutboxLane, ParkReason, WindowLimits};
@@ -47,13 +47,20 @@ pub struct Told {
 #[derive(Clone)]
 pub struct Remote {
     verdict: Arc<dyn Fn(&Visit) -> Verdict + Send + Sync>,
+    far_side: Arc<dyn Fn(&OutboxLane) -> FarSide + Send + Sync>,
     pub visits: watch::Sender<Vec<Visit>>,
     pub told: watch::Sender<Vec<Told>>,
 }
 
 impl Remote {
     pub fn new(verdict: impl Fn(&Visit) -> Verdict + Send + Sync + 'static) -> Self {
-        Self { verdict: Arc::new(verdict), visits: watch::Sender::default(), told: watch::Sender::default() }
+        let far_side = Arc::new(|_: &OutboxLane| FarSide::Well);
+        Self { verdict: Arc::new(verdict), far_side, visits: watch::Sender::default(), told: watch::Sender::default() }
+    }
+
+    /// What its processes know of it, besides.
+    pub fn known_as(self, far_side: impl Fn(&OutboxLane) -> FarSide + Send + Sync + 'static) -> Self {
+        Self { far_side: Arc::new(far_side), ..self }
     }
 
     /// What it took of a lane, in order.
@@ -110,6 +117,10 @@ impl Direction for Outbound {
         _settings: &LaneSettings,
     ) -> ToRemote {
         ToRemote { remote: shared.direction.0.clone(), lane: lane.clone(), epoch }
+    }
+
+    fn far_side(shared: &Shared<Self>, lane: &OutboxLane) -> FarSide {
+        (shared.direction.0.far_side)(lane)
     }
 
     /// Fails the first time.

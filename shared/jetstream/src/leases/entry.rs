@@ -15,9 +15,13 @@ pub(crate) struct Entry {
     pub epoch: u64,
     /// Who took it, in an operator's words (`FED_SENDER_ID`). Two processes may share it by mistake.
     pub owner: String,
-    /// Which process took it: drawn at its start, so that it never takes another's entry for its own.
+    /// Which process took it, in which of its sessions: drawn at random, so that it never takes another's entry for its own.
     #[serde(default)]
     pub nonce: String,
+    /// The nonce is a session's: the entry stands for as long as that one lives, and beyond. Without it (an older version's)
+    /// it stands until it expires, and says nothing of any session.
+    #[serde(default)]
+    pub session: bool,
     /// When, for people.
     pub taken_at: String,
     /// The owner gave it up: the next one need not wait for the TTL.
@@ -67,9 +71,9 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_without_a_nonce_is_nobodys_and_not_released() {
+    fn an_entry_without_a_nonce_is_nobodys_of_no_session_and_not_released() {
         let entry = Entry::read(br#"{"epoch":7,"owner":"a","taken_at":"then"}"#).expect("an entry");
-        assert_eq!((entry.nonce.as_str(), entry.released), ("", false));
+        assert_eq!((entry.nonce.as_str(), entry.released, entry.session), ("", false, false));
         assert_eq!(Entry::read(&entry.write()), Ok(entry));
     }
 }

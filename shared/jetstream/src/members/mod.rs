@@ -7,8 +7,9 @@
 //!
 //! Members don't talk to each other: each reads the same list and shares the lanes by the same hash ([`rendezvous`]). The
 //! list says who *should* have a lane; only a lease says who has it ([`crate::leases`]), so two members that see different
-//! lists for a moment do no harm. While the bucket can't be followed the answer is [`Living::Unknown`], never an old list:
-//! whoever has a lane keeps it then, and nobody takes one.
+//! lists for a moment do no harm. A holder whose session is gone from the bucket is nobody here; the lease's own rules say
+//! whether that is true. While the bucket can't be followed the answer is [`Living::Unknown`], never an old list: whoever has
+//! a lane keeps it then, and nobody takes one.
 //!
 //! Members are of a kind, that of the lanes they carry: batch-senders share inbound lanes (`member.<id>`), delivery-workers
 //! outbound ones (`member-outbox.<id>`), and neither sees the other.
@@ -19,6 +20,7 @@
 mod rendezvous;
 mod roster;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fedstream_lane::{Epoch, LaneName};
@@ -26,11 +28,11 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::roster::{Findings, MemberEntry, Roster, View};
+use self::roster::{ChangedLanes, Findings, MemberEntry, Roster, View};
 use crate::bucket::{Bucket, Found, Refused};
 use crate::definitions::Definition;
 use crate::follow::{self, From, Plan};
-use crate::leases::now_text;
+use crate::leases::{Session, now_text};
 use crate::{Broker, definitions, streams};
 
 /// A key of the bucket is not long, and neither is a line of a log.
@@ -128,6 +130,7 @@ pub struct Members {
     view: watch::Receiver<View>,
     living: watch::Receiver<Living>,
     changes: watch::Receiver<u64>,
+    changed: ChangedLanes,
     follower: JoinHandle<()>,
     renewal: JoinHandle<()>,
     stop: Option<oneshot::Sender<()>>,
@@ -170,10 +173,10 @@ impl Members {
 
         let (stop, stopped) = oneshot::channel();
         let renewal = tokio::spawn(seat.keep(stopped));
-        let (roster, Findings { view, living, changes, ready }) = Roster::new(L::KIND, id, &nonce);
+        let (roster, Findings { view, living, changes, changed, ready }) = Roster::new(L::KIND, id, &nonce);
         let plan = Plan { definition, from: From::Last, look_every: LIST_TIME_MAX };
         let follower = tokio::spawn(follow::follow(broker.clone(), plan, roster));
-        let members = Self { id: id.to_owned(), view, living, changes, follower, renewal, stop: Some(stop) };
+        let members = Self { id: id.to_owned(), view, living, changes, changed, follower, renewal, stop: Some(stop) };
         if !matches!(tokio::time::timeout(LIST_TIME_MAX, ready).await, Ok(Ok(()))) {
             let cause = match &*members.living.borrow() {
                 Living::Unknown(cause) => cause.clone(),
@@ -196,7 +199,7 @@ impl Members {
         self.living.clone()
     }
 
-    /// A count that grows when a lane gets another holder, is released, or its lease ends: the moment to look whether one
+    /// A count that grows when a lane gets another holder or is released, or a session ends: the moment to look whether one
     /// is to be had. Renewals don't count.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
@@ -210,6 +213,32 @@ impl Members {
             Living::Known(ids) => rendezvous::owner(lane_key, ids.iter().map(String::as_str)).map(str::to_owned),
             Living::Unknown(_) => None,
         }
+    }
+
+    /// The lanes whose entries changed since this was asked last: whoever holds one may look whether it is still his.
+    #[must_use]
+    pub fn changed_lanes(&self) -> BTreeSet<String> {
+        self.changed.take()
+    }
+
+    /// The lanes that a dead owner left behind, that belong to this member and that `is_wanted` picks: at most so many. None
+    /// while that is not known.
+    #[must_use]
+    pub fn left_to_us(&self, most: usize, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let Living::Known(ids) = &*self.living.borrow() else { return Vec::new() };
+        let owner = |lane: &str| rendezvous::owner(lane, ids.iter().map(String::as_str));
+        let view = self.view.borrow();
+        let ours = view.left().filter(|lane| is_wanted(lane) && owner(lane) == Some(&self.id));
+        ours.take(most).map(str::to_owned).collect()
+    }
+
+    /// The lanes that carry this session, each with its epoch. None while that is not known.
+    #[must_use]
+    pub fn held_in(&self, session: &Session) -> Vec<(String, Epoch)> {
+        if matches!(&*self.living.borrow(), Living::Unknown(_)) {
+            return Vec::new();
+        }
+        self.view.borrow().held_in(session.nonce()).map(|(lane, epoch)| (lane.to_owned(), epoch)).collect()
     }
 
     /// Who holds a lane, or did until it was released; none where nobody does, or while that is not known.

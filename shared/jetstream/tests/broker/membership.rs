@@ -1,7 +1,9 @@
 //! Members see each other come, go and die, and know when they don't know.
 
+use std::time::Duration;
+
 use fedstream_jetstream::members::{Error, Members};
-use fedstream_jetstream::{Broker, Living, definitions};
+use fedstream_jetstream::{Broker, Definition, Living, definitions};
 use fedstream_lane::{Epoch, Lane};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -120,14 +122,49 @@ async fn who_holds_a_lane_is_seen_when_it_is_taken_released_and_expired() {
     changes.mark_unchanged();
     let mut lease = ours(leases.take(LANE, "one", Epoch(0)).await.expect("taken"));
     within("a change", changes.changed()).await.expect("the view is kept");
+    assert_eq!(members.changed_lanes().into_iter().collect::<Vec<_>>(), [LANE]);
     let holder = members.held(LANE).expect("a holder");
     assert_eq!((holder.owner.as_str(), holder.epoch, holder.released), ("one", lease.epoch, false));
-    leases.renew(&mut lease).await.expect("renewed");
-    leases.release(lease).await.expect("released");
+    leases.release(&mut lease).await.expect("released");
     within("a change", changes.changed()).await.expect("the view is kept");
     assert!(members.held(LANE).expect("it stands, released").released);
     within("a change", changes.changed()).await.expect("the view is kept");
     assert_eq!(members.held(LANE), None);
+}
+
+#[tokio::test]
+async fn the_lanes_of_a_process_that_died_are_nobodys_and_left_to_the_member_that_they_belong_to() {
+    let server = Server::start().await;
+    let broker = server.connect().await;
+    // A machine that stands still for a second or two loses nobody.
+    let ttl = Duration::from_secs(5);
+    let bucket: &'static Definition = Box::leak(Box::new(definitions::leases().with_ttl(ttl)));
+    let join = async |id: &str| Members::join_in::<Lane>(&broker, id, bucket).await.expect("a member");
+    let (one, two) = (join("one").await, join("two").await);
+    until(&mut one.living(), &["one", "two"]).await;
+    until(&mut two.living(), &["one", "two"]).await;
+    let leases = open(&broker).await;
+    let lanes: Vec<_> = (0..10).map(|n| format!("inbox.a_example.{n}_example")).collect();
+    for lane in &lanes {
+        ours(leases.take(lane, "three", Epoch(0)).await.expect("taken"));
+    }
+    let held = |members: &Members| lanes.iter().filter(|lane| members.held(lane).is_some()).count();
+    eventually("they are seen", async || (held(&one) == 10 && held(&two) == 10).then_some(())).await;
+    tokio::time::sleep(ttl + ttl / 3).await; // it lives: what it holds does not expire
+    assert_eq!((held(&one), one.left_to_us(10, |_| true)), (10, vec![]));
+    let mut changes = one.changes();
+    changes.mark_unchanged();
+    drop(leases); // killed
+    within("a change", changes.changed()).await.expect("the view is kept");
+    assert_eq!(held(&one), 0);
+    eventually("the other sees it", async || (held(&two) == 0).then_some(())).await;
+    let mut left: Vec<_> = one.left_to_us(100, |_| true).into_iter().chain(two.left_to_us(100, |_| true)).collect();
+    left.sort();
+    assert_eq!(left, lanes, "each is left to one of them");
+    assert!(one.left_to_us(100, |_| true).iter().all(|lane| one.owner_of(lane).as_deref() == Some("one")));
+    assert!(one.left_to_us(1, |_| true).len() <= 1);
+    let last = one.left_to_us(100, |_| true).pop().expect("some of ten");
+    assert_eq!(one.left_to_us(1, |lane| lane == last).pop(), Some(last.clone()), "the others don't hide it");
 }
 
 #[tokio::test]
