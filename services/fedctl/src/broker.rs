@@ -45,9 +45,33 @@ pub async fn connect(needs: &[&'static Definition]) -> Result<Broker, Failure> {
         }
     };
     for definition in needs {
-        Box::pin(streams::observe(&broker, &StreamNeed::plain(definition))).await.map_err(refused)?;
+        need(&broker, definition).await?;
     }
     Ok(broker)
+}
+
+/// Makes sure that a stream is there and fits.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn need(broker: &Broker, definition: &'static Definition) -> Result<(), Failure> {
+    observe(broker, definition).await.map_err(refused)
+}
+
+/// Whether a stream is there; one that is has to fit. A broker of one direction has no streams of the other.
+///
+/// # Errors
+/// As [`connect`], but for one that is missing.
+pub async fn has(broker: &Broker, definition: &'static Definition) -> Result<bool, Failure> {
+    match observe(broker, definition).await {
+        Ok(()) => Ok(true),
+        Err(streams::Error::Missing { .. }) => Ok(false),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+async fn observe(broker: &Broker, definition: &'static Definition) -> Result<(), streams::Error> {
+    Box::pin(streams::observe(broker, &StreamNeed::plain(definition))).await.map(drop)
 }
 
 /// A stream that is not as it should be.

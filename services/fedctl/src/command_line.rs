@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use fedstream_lane::{ParkReason, Seq};
+use fedstream_jetstream::parked::Filter;
+use fedstream_lane::{InstanceName, LaneKind, ParkReason, Seq};
 use fedstream_service::cli::{USAGE, described};
+use uuid::Uuid;
 
 use crate::broker;
 use crate::settings::Assignment;
@@ -12,7 +14,8 @@ use crate::target::{LaneName, Target};
 
 /// Looks at the lanes of fedstream, sets and pauses them, and brings back what was parked.
 ///
-/// A lane is written <destination>/<source>, as in the logs: aussie.zone/lemmy.world.
+/// A lane is written <destination>/<source>, as in the logs: aussie.zone/lemmy.world. One that leads out is written
+/// <remote>/<partition>: mastodon.social/3.
 #[derive(Debug, Parser)]
 #[command(name = "fedctl", version, disable_help_subcommand = true)]
 struct Words {
@@ -29,9 +32,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// One lane, or `default`: the settings in force and where they come from
+    /// One lane, or all of a kind (`default`, `outbox`): the settings in force and where they come from
     Show {
-        /// A lane, or default
+        /// A lane; default: all that lead in; outbox: all that lead out
         target: Target,
         /// As JSON
         #[arg(long)]
@@ -39,7 +42,7 @@ pub enum Command {
     },
     /// Change settings of a lane, or of all lanes that have none of their own
     Set {
-        /// A lane, or default
+        /// A lane; default: all that lead in; outbox: all that lead out
         target: Target,
         /// For example batch_items=50 profile=lemmy; nats/README.md lists all
         #[arg(required = true, value_name = "FIELD=VALUE")]
@@ -47,7 +50,7 @@ pub enum Command {
     },
     /// Take settings away: the default holds again, or the services' own
     Unset {
-        /// A lane, or default
+        /// A lane, default or outbox
         target: Target,
         /// For example batch_items
         #[arg(required = true, value_name = "FIELD")]
@@ -55,10 +58,10 @@ pub enum Command {
     },
     /// Take all settings away, also ones that are not valid
     Reset {
-        /// A lane, or default
+        /// A lane, default or outbox
         target: Target,
     },
-    /// Post nothing of a lane, and have the front door answer 503
+    /// Post nothing of a lane; the front door answers 503 for one that leads in
     Pause {
         /// The lane
         lane: LaneName,
@@ -116,9 +119,9 @@ pub enum OneParked {
 pub struct ParkedList {
     /// Of this lane only
     pub lane: Option<LaneName>,
-    /// With this reason only: rejected, expired, poison, unprocessed, operator or unreadable
-    #[arg(long)]
-    pub reason: Option<ParkReason>,
+    /// Which of them.
+    #[command(flatten)]
+    pub those: Those,
     /// At most this many, the oldest first
     #[arg(long, default_value_t = 100)]
     pub limit: usize,
@@ -130,22 +133,53 @@ pub struct ParkedList {
     pub json: bool,
 }
 
+/// What copies must have in common.
+#[derive(Debug, Args)]
+pub struct Those {
+    /// Of lanes of this kind only: inbox, outbox or backfill
+    #[arg(long)]
+    pub kind: Option<LaneKind>,
+    /// Of the lanes of this instance only, not ours: that sent it, or was to have it
+    #[arg(long, value_name = "HOST")]
+    pub remote: Option<InstanceName>,
+    /// Outbound only, of the actor with this id
+    #[arg(long, value_name = "UUID")]
+    pub actor: Option<Uuid>,
+    /// With this reason only: rejected, expired, poison, unprocessed, operator, unreadable or remote-full
+    #[arg(long)]
+    pub reason: Option<ParkReason>,
+}
+
+impl Those {
+    /// Of this lane, if it is given.
+    pub fn of(self, lane: Option<LaneName>) -> Filter {
+        let Self { kind, remote, actor, reason } = self;
+        Filter { lane: lane.map(|name| name.0), kind, remote, actor, reason }
+    }
+}
+
 /// Which copies to put back.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("which").required(true).args(["sequences", "lane", "all"]))]
+#[command(
+    group = clap::ArgGroup::new("which").required(true).multiple(true).args(["sequences", "lane", "all", "remote", "actor"])
+)]
 pub struct Which {
     /// These, by their sequences in FED_PARKED
-    #[arg(value_name = "SEQUENCE", value_parser = sequence, conflicts_with = "reason")]
+    #[arg(
+        value_name = "SEQUENCE",
+        value_parser = sequence,
+        conflicts_with_all = ["lane", "all", "kind", "remote", "actor", "reason"],
+    )]
     pub sequences: Vec<Seq>,
     /// All of a lane
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["all", "kind", "remote"])]
     pub lane: Option<LaneName>,
     /// All with a reason, of every lane
     #[arg(long, requires = "reason")]
     pub all: bool,
-    /// With this reason only
-    #[arg(long)]
-    pub reason: Option<ParkReason>,
+    /// Which of them.
+    #[command(flatten)]
+    pub those: Those,
     /// Say what would go, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -193,6 +227,14 @@ mod tests {
             "redrive 7 8",
             "redrive --lane home.test/a.test",
             "redrive --all --reason expired --dry-run",
+            "set outbox rate_per_s=5",
+            "pause mastodon.social/3",
+            "park mastodon.social/3 7",
+            "parked mastodon.social/3 --reason remote-full",
+            "parked --kind outbox --remote mastodon.social --actor 7f9c24e8-3b12-4fef-91e1-4c1d2f1a0b77",
+            "redrive --lane mastodon.social/3 --actor 7f9c24e8-3b12-4fef-91e1-4c1d2f1a0b77",
+            "redrive --remote mastodon.social --kind outbox --reason remote-full",
+            "redrive --all --reason remote-full --kind outbox",
         ] {
             assert!(command(words).is_ok(), "{words}: {:?}", command(words));
         }
@@ -205,6 +247,13 @@ mod tests {
             "redrive --all",
             "redrive 7 --all --reason expired",
             "redrive 7 --reason expired",
+            "redrive 7 --remote a.test",
+            "redrive --kind outbox",
+            "redrive --reason expired",
+            "redrive --lane a.test/3 --remote a.test",
+            "parked --kind out",
+            "parked --actor alice",
+            "set a.test/7f9c24e8-3b12-4fef-91e1-4c1d2f1a0b77 rate_per_s=5",
             "redrive 0",
             "set default",
             "pause default",

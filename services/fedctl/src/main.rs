@@ -1,7 +1,7 @@
 //! fedctl: the operator's tool. It looks at lanes, sets and pauses them, and brings back what was parked.
 //!
 //! ```text
-//!   lanes, show ◀── FED_INBOX, fed_leases, fed_lanes
+//!   lanes, show ◀── FED_INBOX, FED_OUTBOX, FED_BACKFILL, fed_leases, fed_lanes
 //!   set, unset, reset, pause, resume, park ──▶ fed_lanes ──▶ every service, without a restart
 //!   parked ◀── FED_PARKED        redrive: FED_PARKED ──▶ the lane's end
 //! ```

@@ -3,7 +3,7 @@
 //! What a sender used to prove who it is stays hidden unless asked for: a signature is good for an hour, and a terminal's
 //! scrollback or a pasted bug report lasts longer.
 
-use fedstream_jetstream::parked::{self, Error, Filter, Page, Parked, ParkedMessage, header};
+use fedstream_jetstream::parked::{self, Errand, Error, Filter, Page, Parked, ParkedMessage, header};
 use fedstream_jetstream::{Broker, definitions};
 use fedstream_lane::Seq;
 use fedstream_service::cli::Failure;
@@ -23,7 +23,7 @@ const HIDDEN: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "si
 /// Lists copies.
 pub async fn list(which: ParkedList) -> Result<(), Failure> {
     let broker = broker::connect(&[definitions::parked()]).await?;
-    let filter = Filter { lane: which.lane.map(|name| name.0), reason: which.reason };
+    let filter = which.those.of(which.lane);
     let (copies, next) = collect(&broker, &filter, which.from, which.limit).await?;
     if which.json {
         let rows: Vec<Value> = copies.iter().map(row_json).collect();
@@ -82,8 +82,10 @@ pub fn reason(copy: &Parked) -> String {
 
 fn row_json(copy: &Parked) -> Value {
     let header = |name| copy.headers.get(name);
+    let errand = copy.errand.as_ref();
     json!({
         "sequence": copy.seq.0,
+        "kind": copy.lane.kind().as_str(),
         "lane": copy.lane.to_string(),
         "reason": copy.reason.map(|reason| reason.as_str()),
         "attempts": copy.attempts(),
@@ -92,6 +94,9 @@ fn row_json(copy: &Parked) -> Value {
         "activity_id": copy.activity_id(),
         "received_at": header(stored::RECEIVED_AT),
         "deadline": header(stored::DEADLINE),
+        "inbox": errand.and_then(|errand| errand.inbox.as_deref()),
+        "actor": errand.and_then(|errand| errand.actor).map(|actor| actor.to_string()),
+        "requested_at": header(stored::REQUESTED_AT),
         "first_attempt_at": header(header::FIRST_ATTEMPT),
         "last_attempt_at": header(header::LAST_ATTEMPT),
         "parked_at": copy.parked_at(),
@@ -115,9 +120,18 @@ pub async fn show(sequence: Seq, with_secrets: bool) -> Result<(), Failure> {
         say(format_args!("{}: {}", one_line(name), one_line(value)));
     }
     say("");
-    say(format_args!("POST {}", one_line(parked.headers.get(stored::TARGET).unwrap_or_default())));
-    let http = parked.headers.get(stored::HTTP).unwrap_or_default();
-    http_lines(http, with_secrets).into_iter().for_each(say);
+    match &parked.errand {
+        None => {
+            say(format_args!("POST {}", one_line(parked.headers.get(stored::TARGET).unwrap_or_default())));
+            let http = parked.headers.get(stored::HTTP).unwrap_or_default();
+            http_lines(http, with_secrets).into_iter().for_each(say);
+        }
+        // Signed anew each time: there is nothing of a request to keep but where it goes, and what stands in the event.
+        Some(Errand { inbox, actor, .. }) => {
+            say(format_args!("to     {}", inbox.as_deref().map(one_line).unwrap_or_default()));
+            say(format_args!("actor  {}", actor.map(|actor| actor.to_string()).unwrap_or_default()));
+        }
+    }
     say("");
     match std::str::from_utf8(&body) {
         Ok(text) => say(lines(text)),

@@ -1,11 +1,14 @@
 //! `redrive`: copies back at the end of their lanes, one after the other, in the order in which they left.
 //!
 //! The list is made first: what is parked again meanwhile has a later sequence and is not driven round in a circle. A lane
-//! that is full, or a broker that is away, ends it: everything behind would meet the same, and in one lane overtake it.
+//! that is full takes no more of its own: what is behind would meet the same, or overtake; other lanes go on, for one remote
+//! that is dead says nothing of the others. A broker that is away ends it.
 
-use fedstream_jetstream::parked::{self, Filter, Parked, RedriveError};
+use std::collections::BTreeSet;
+
+use fedstream_jetstream::parked::{self, Parked, RedriveError};
 use fedstream_jetstream::{Broker, Refused, definitions};
-use fedstream_lane::Seq;
+use fedstream_lane::{AnyLane, LaneKind, Seq};
 use fedstream_service::cli::Failure;
 
 use crate::broker;
@@ -16,37 +19,53 @@ use crate::text::{one_line, say};
 /// A line of progress is said after so many.
 const PROGRESS_EVERY: usize = 100;
 
+/// One to put back: its sequence, and what is known of it; nothing where there is no copy.
+type One = (Seq, Option<Parked>);
+
 /// Puts them back, or says which.
 pub async fn run(which: Which) -> Result<(), Failure> {
-    let broker = broker::connect(&[definitions::parked(), definitions::inbox()]).await?;
-    if which.sequences.is_empty() {
-        let filter = Filter { lane: which.lane.map(|name| name.0), reason: which.reason };
-        let (copies, _) = collect(&broker, &filter, Seq(1), usize::MAX).await?;
-        if which.dry_run {
-            copies.iter().for_each(would_go);
-            say(format_args!("{} would go back", copies.len()));
-            return Ok(());
-        }
-        return Run::of(copies.iter().map(|copy| copy.seq).collect()).go(&broker, false).await;
+    let broker = broker::connect(&[definitions::parked()]).await?;
+    let tell_each = !which.sequences.is_empty();
+    let copies = if tell_each {
+        named(&broker, which.sequences).await?
+    } else {
+        let (copies, _) = collect(&broker, &which.those.of(which.lane), Seq(1), usize::MAX).await?;
+        copies.into_iter().map(|copy| (copy.seq, Some(copy))).collect()
+    };
+    if which.dry_run {
+        return dry_run(&copies);
     }
-    let mut sequences = which.sequences;
-    sequences.sort();
-    sequences.dedup();
-    if which.dry_run { dry_run(&broker, &sequences).await } else { Run::of(sequences).go(&broker, true).await }
+    let kinds: BTreeSet<LaneKind> = copies.iter().filter_map(|(_, copy)| Some(copy.as_ref()?.lane.kind())).collect();
+    for kind in kinds {
+        broker::need(&broker, definitions::queue_of_kind(kind)).await?;
+    }
+    Run::of(copies.len(), tell_each).go(&broker, copies).await
 }
 
-async fn dry_run(broker: &Broker, sequences: &[Seq]) -> Result<(), Failure> {
-    let mut missing = 0;
+/// Those with these sequences, each once.
+async fn named(broker: &Broker, mut sequences: Vec<Seq>) -> Result<Vec<One>, Failure> {
+    sequences.sort();
+    sequences.dedup();
+    let mut copies = Vec::new();
     for seq in sequences {
-        match parked::read(broker, *seq).await.map_err(unreadable)? {
-            Some(copy) => would_go(&copy.parked),
+        let copy = parked::read(broker, seq).await.map_err(unreadable)?;
+        copies.push((seq, copy.map(|copy| copy.parked)));
+    }
+    Ok(copies)
+}
+
+fn dry_run(copies: &[One]) -> Result<(), Failure> {
+    let mut missing = 0;
+    for (seq, copy) in copies {
+        match copy {
+            Some(copy) => would_go(copy),
             None => {
                 missing += 1;
                 eprintln!("fedctl: there is no copy {seq} in FED_PARKED");
             }
         }
     }
-    say(format_args!("{} would go back", sequences.len() - missing));
+    say(format_args!("{} would go back", copies.len() - missing));
     if missing == 0 { Ok(()) } else { Err(Failure::other(format_args!("{missing} would not"))) }
 }
 
@@ -55,73 +74,92 @@ fn would_go(copy: &Parked) {
 }
 
 struct Run {
-    sequences: Vec<Seq>,
+    total: usize,
+    tell_each: bool,
     went: usize,
-    refused: usize,
+    full: BTreeSet<AnyLane>,
 }
 
 impl Run {
-    fn of(sequences: Vec<Seq>) -> Self {
-        Self { sequences, went: 0, refused: 0 }
+    fn of(total: usize, tell_each: bool) -> Self {
+        Self { total, tell_each, went: 0, full: BTreeSet::new() }
     }
 
-    async fn go(mut self, broker: &Broker, tell_each: bool) -> Result<(), Failure> {
-        let total = self.sequences.len();
-        let mut stopped = None;
-        for seq in std::mem::take(&mut self.sequences) {
-            match Box::pin(parked::redrive(broker, seq)).await {
-                Ok(done) => {
-                    self.went += 1;
-                    if tell_each {
-                        let waived = if done.waived { ", without its deadline" } else { "" };
-                        say(format_args!("copy {seq} is back in {} as {}{waived}", done.lane, done.seq));
-                    }
-                }
-                Err(error) => {
-                    self.refused += 1;
-                    eprintln!("fedctl: {}", one_line(&error.to_string()));
-                    if stops(&error) {
-                        stopped = Some(error);
+    async fn go(mut self, broker: &Broker, copies: Vec<One>) -> Result<(), Failure> {
+        let total = self.total;
+        let mut ended = None;
+        for (done, (seq, copy)) in copies.into_iter().enumerate() {
+            if done > 0 && done.is_multiple_of(PROGRESS_EVERY) {
+                say(format_args!("{done} of {total}"));
+            }
+            let lane = copy.map(|copy| copy.lane);
+            if lane.as_ref().is_some_and(|lane| self.full.contains(lane)) {
+                continue;
+            }
+            if let Err(error) = self.one(broker, seq).await {
+                eprintln!("fedctl: {}", one_line(&error.to_string()));
+                match Then::after(&error) {
+                    Then::GoOn => {}
+                    Then::LeaveTheLane => self.full.extend(lane),
+                    Then::Stop => {
+                        ended = Some(error);
                         break;
                     }
                 }
             }
-            let done = self.went + self.refused;
-            if done.is_multiple_of(PROGRESS_EVERY) && done < total {
-                say(format_args!("{done} of {total}"));
-            }
         }
         say(format_args!("{} of {total} went back", self.went));
-        let stay = total - self.went;
-        match stopped {
-            Some(error) => Err(Failure {
-                code: exit_code(&error),
-                line: format!(
-                    "stopped: {} of {total} went back, {stay} did not; the same command goes on later",
-                    self.went
-                ),
-            }),
-            None if stay > 0 => Err(Failure::other(format_args!("{stay} of {total} did not go back"))),
-            None => Ok(()),
+        self.end(ended.as_ref())
+    }
+
+    async fn one(&mut self, broker: &Broker, seq: Seq) -> Result<(), RedriveError> {
+        let back = Box::pin(parked::redrive(broker, seq)).await?;
+        self.went += 1;
+        if self.tell_each {
+            let waived = if back.waived { ", without its deadline" } else { "" };
+            say(format_args!("copy {seq} is back in {} as {}{waived}", back.lane, back.seq));
+        }
+        Ok(())
+    }
+
+    fn end(&self, ended: Option<&RedriveError>) -> Result<(), Failure> {
+        let (total, went) = (self.total, self.went);
+        let stay = total - went;
+        if ended.is_some() || !self.full.is_empty() {
+            return Err(Failure {
+                code: ended.map_or(1, exit_code),
+                line: format!("stopped: {went} of {total} went back, {stay} did not; the same command goes on later"),
+            });
+        }
+        if stay == 0 { Ok(()) } else { Err(Failure::other(format_args!("{stay} of {total} did not go back"))) }
+    }
+}
+
+/// What to do after one that did not go.
+enum Then {
+    /// The next one may.
+    GoOn,
+    /// Those of its lane would not.
+    LeaveTheLane,
+    /// The next one would meet the same.
+    Stop,
+}
+
+impl Then {
+    fn after(error: &RedriveError) -> Self {
+        match error {
+            RedriveError::Refused { refused: Refused::LaneFull, .. } => Self::LeaveTheLane,
+            RedriveError::Refused { refused: Refused::TooLarge | Refused::DuplicateNotStored, .. } => Self::GoOn,
+            RedriveError::Refused { .. } | RedriveError::Unavailable { .. } => Self::Stop,
+            _ => Self::GoOn,
         }
     }
 }
 
-/// Would the next one meet the same?
-fn stops(error: &RedriveError) -> bool {
-    match error {
-        RedriveError::Refused { refused, .. } => !matches!(refused, Refused::TooLarge | Refused::DuplicateNotStored),
-        RedriveError::Unavailable { .. } => true,
-        _ => false,
-    }
-}
-
-/// 69 where waiting may help by itself; a full lane is emptied by the instance, or by somebody.
+/// 69 where waiting may help by itself; a full stream is emptied by the far side, or by somebody.
 fn exit_code(error: &RedriveError) -> u8 {
-    let full =
-        |refused: &Refused| matches!(refused, Refused::LaneFull | Refused::StreamFull(_) | Refused::StorageFull(_));
     match error {
-        RedriveError::Refused { refused, .. } if full(refused) => 1,
+        RedriveError::Refused { refused: Refused::StreamFull(_) | Refused::StorageFull(_), .. } => 1,
         _ => fedstream_service::cli::UNAVAILABLE,
     }
 }

@@ -3,6 +3,8 @@
 //! A field is changed in the entry's own JSON, so that a setting is known to the command line the day it exists. Nothing is
 //! stored unless the whole entry is valid afterwards; each fault is told with its field.
 //!
+//! An outbound lane has some of them only ([`OUTBOUND`]); the others would do nothing, and are refused.
+//!
 //! **A new `batch_url` leaves the former one in `batch_url_before`**, where the entry had one: the batch-sender closes the gate
 //! there before it begins at the new address, and takes the former one out of the entry when that is done.
 
@@ -17,6 +19,9 @@ use serde_json::{Map, Value};
 use crate::broker;
 use crate::target::{LaneName, Target};
 use crate::text::{one_line, say};
+
+/// What of a lane that leads out can be set: it posts to a remote, one activity at a time.
+const OUTBOUND: [&str; 5] = ["rate_per_s", "paused", "park", "max_batch", "max_expires_s"];
 
 /// A batch-sender acts on a change of a setting, and sees the last state of an entry: two changes at one moment may be none
 /// to it. It sees a change in milliseconds.
@@ -59,6 +64,13 @@ impl Change {
         let mut change = Map::new();
         for (field, value) in fields {
             let named = one_line(&field);
+            let leads_out = target.0.default_of() == Key::OutboxDefault;
+            if leads_out && !value.is_null() && !OUTBOUND.contains(&field.as_str()) {
+                let there_are = OUTBOUND.join(", ");
+                return Err(Failure::usage(format_args!(
+                    "{named}: does nothing for what leads out; there are {there_are}"
+                )));
+            }
             if change.insert(field, value).is_some() {
                 return Err(Failure::usage(format_args!("{named} is given twice")));
             }
@@ -75,7 +87,7 @@ impl Change {
         entry.extend(self.0.clone());
         // Each part was read as it is: so can the whole be.
         let mut changed: LaneSettings = serde_json::from_value(Value::Object(entry)).unwrap_or_default();
-        let is_lanes = target.0 != Key::Default; // of the default, each lane knows where it went
+        let is_lanes = target.lane().is_some(); // of the default, each lane knows where it went
         if is_lanes && changed.batch_url != settings.batch_url && !self.0.contains_key("batch_url_before") {
             // One that stands there already is not done: nothing was posted to the address between them.
             changed.batch_url_before = changed.batch_url_before.or_else(|| settings.batch_url.clone());
@@ -128,7 +140,7 @@ pub async fn reset(target: &Target) -> Result<(), Failure> {
         Err(other) => return Err(broker::of_settings(other)),
     };
     let had_an_address = before.batch_url.is_some() || before.batch_url_before.is_some();
-    if target.0 == Key::Default || !had_an_address {
+    if target.lane().is_none() || !had_an_address {
         lane_settings::remove(&broker, &target.0).await.map_err(broker::of_settings)?;
         print_difference(target, &before, &LaneSettings::default());
         return Ok(());
@@ -146,13 +158,13 @@ pub async fn reset(target: &Target) -> Result<(), Failure> {
 
 /// Nothing is posted, and the front door answers 503.
 pub async fn pause(lane: LaneName) -> Result<(), Failure> {
-    let target = Target(Key::Lane(lane.0));
+    let target = Target::try_from(lane).map_err(Failure::usage)?;
     Change::new(&target, [paused(true)])?.store(&connect().await?, &target).await
 }
 
 /// The lane goes on, whoever stopped it.
 pub async fn resume(lane: LaneName) -> Result<(), Failure> {
-    let target = Target(Key::Lane(lane.0));
+    let target = Target::try_from(lane).map_err(Failure::usage)?;
     let broker = connect().await?;
     refuse_what_stands_there_if_invalid(&broker, &target).await?;
     let own = lane_settings::load(&broker, &target.0).await.map_err(broker::of_settings)?;
@@ -256,6 +268,17 @@ mod tests {
         unset.apply(&target(), &mut settings);
         let after = LaneSettings::read(br#"{"batch_url_before":"http://b/","batch_items":5}"#).unwrap();
         assert_eq!(settings, after);
+    }
+
+    #[test]
+    fn what_does_nothing_for_an_outbound_lane_is_refused_and_can_be_taken_away() {
+        for to in ["a.test/3", "outbox"] {
+            let to: Target = to.parse().unwrap();
+            let set = |field: &str, value: Value| Change::new(&to, [(field.to_owned(), value)]);
+            assert!(set("rate_per_s", 5.into()).is_ok() && set("batch_items", Value::Null).is_ok());
+            let failure = set("batch_items", 5.into()).unwrap_err();
+            assert!(failure.code == 64 && failure.line.starts_with("batch_items: does nothing"), "{}", failure.line);
+        }
     }
 
     #[test]

@@ -4,9 +4,6 @@ use std::fmt;
 
 use crate::{InstanceName, InvalidSubject, LaneName};
 
-/// All inbound lanes, as a subject filter.
-pub const INBOX_SUBJECTS: &str = "fed.inbox.>";
-
 /// An inbound lane: what `source` sends to `destination`. Inside it nothing overtakes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane {

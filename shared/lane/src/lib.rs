@@ -9,6 +9,8 @@
 //! [`Moment`], jitter as a number in an event, and what to do goes out as an action. The services around it turn
 //! I/O into events and actions into I/O, and decide nothing. What must always hold is in [`invariants`], by name.
 
+mod any_lane;
+mod backfill_lane;
 mod backoff;
 mod gate;
 pub mod guard;
@@ -23,11 +25,13 @@ mod outcome;
 mod profile;
 mod window;
 
+pub use any_lane::{AnyLane, InvalidKind, LaneKind};
+pub use backfill_lane::BackfillLane;
 pub use backoff::Backoff;
 pub use gate::{GateLimits, Head, ReceiveGate, Refusal, Step, Visit};
 pub use ids::{Epoch, GateId, InvalidGateId, Moment, MsgId, Origin, PostId, Seq};
 pub use instance_name::{InstanceName, InvalidName};
-pub use lane::{INBOX_SUBJECTS, Lane};
+pub use lane::Lane;
 pub use lane_name::{InvalidSubject, LaneName};
 pub use memory::{Memory, MemoryLimits};
 pub use outbox_lane::OutboxLane;

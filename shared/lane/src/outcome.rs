@@ -43,7 +43,7 @@ impl Final {
     }
 }
 
-/// Why an activity leaves its lane undelivered (DESIGN section 8).
+/// Why an activity leaves its lane undelivered, or never came into it (DESIGN section 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ParkReason {
     /// The instance refused it for good.
@@ -58,16 +58,29 @@ pub enum ParkReason {
     Operator,
     /// Written by another version, or by another program.
     Unreadable,
+    /// The lane of a remote that takes nothing was full when it was published. It was never in it.
+    RemoteFull,
 }
 
 impl ParkReason {
     /// All of them.
-    pub const ALL: [Self; 6] =
+    pub const ALL: [Self; 7] = [
+        Self::Rejected,
+        Self::Expired,
+        Self::Poison,
+        Self::Unprocessed,
+        Self::Operator,
+        Self::Unreadable,
+        Self::RemoteFull,
+    ];
+
+    /// Those for which a lane parks its head.
+    pub const LEAVING: [Self; 6] =
         [Self::Rejected, Self::Expired, Self::Poison, Self::Unprocessed, Self::Operator, Self::Unreadable];
 
     /// The word in headers, ids and logs.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rejected => "rejected",
             Self::Expired => "expired",
@@ -75,6 +88,7 @@ impl ParkReason {
             Self::Unprocessed => "unprocessed",
             Self::Operator => "operator",
             Self::Unreadable => "unreadable",
+            Self::RemoteFull => "remote-full",
         }
     }
 }
@@ -87,7 +101,7 @@ impl fmt::Display for ParkReason {
 
 /// A word that is no [`ParkReason`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not one of rejected, expired, poison, unprocessed, operator, unreadable")]
+#[error("not one of rejected, expired, poison, unprocessed, operator, unreadable, remote-full")]
 pub struct InvalidReason;
 
 impl std::str::FromStr for ParkReason {

@@ -1,18 +1,21 @@
 //! What left its lane undelivered, as a tool sees it: listed, read, and published again.
 //!
-//! batch-sender parks (its `park` module writes the copies); here is the way back. A copy is the message as it was stored,
+//! Whoever carries a lane parks (`shared/carrier`, its `park` module, writes the copies), and a publisher that finds an
+//! outbound lane full (`remote-full`); here is the way back. A copy is the message as it was stored,
 //! headers and body, and beside that why it left ([`header`]). Everything is asked of the stream's leader, one message at
 //! a time: a tool's pace, no consumer to clean up, and a foreign message among the copies hurts nobody.
 
+mod errand;
 mod list;
 mod redrive;
 
 use bytes::Bytes;
-use fedstream_lane::{Lane, ParkReason, Seq};
+use fedstream_lane::{AnyLane, LaneKind, ParkReason, Seq};
 use fedstream_wire::stored::header as stored;
 
 use crate::{Headers, api};
 
+pub use errand::Errand;
 pub use list::{Filter, LIST_MAX, Page, list, read};
 pub use redrive::{Error as RedriveError, Redriven, redrive};
 
@@ -32,9 +35,9 @@ pub mod header {
     pub const SEQUENCE: &str = "Fed-Parked-Sequence";
     /// The original's `Nats-Msg-Id`.
     pub const MSG_ID: &str = "Fed-Parked-Msg-Id";
-    /// The instance's last status.
+    /// The far side's last status.
     pub const STATUS: &str = "Fed-Parked-Status";
-    /// The beginning of the instance's last answer, or why the message can't be read.
+    /// The beginning of the far side's last answer, or why the message can't be read.
     pub const ANSWER: &str = "Fed-Parked-Answer";
 }
 
@@ -51,12 +54,14 @@ pub enum Error {
 pub struct Parked {
     /// Its sequence in FED_PARKED: what a re-drive names.
     pub seq: Seq,
-    /// The lane that it left.
-    pub lane: Lane,
+    /// The lane that it left, or was too full for it.
+    pub lane: AnyLane,
     /// Why; none where the word is not known here.
     pub reason: Option<ParkReason>,
     /// Its headers: those of the original, and those of [`header`].
     pub headers: Headers,
+    /// Where it should have gone; none of an inbound one: its headers have that.
+    pub errand: Option<Errand>,
     /// Bytes of the body.
     pub body_bytes: usize,
 }
@@ -65,7 +70,8 @@ impl Parked {
     /// The activity's `id`, for people.
     #[must_use]
     pub fn activity_id(&self) -> &str {
-        self.headers.get(stored::ACTIVITY_ID).unwrap_or_default()
+        let of_event = || self.errand.as_ref()?.activity_id.as_deref();
+        self.headers.get(stored::ACTIVITY_ID).or_else(of_event).unwrap_or_default()
     }
 
     /// When it left its lane, RFC 3339.
@@ -109,13 +115,14 @@ pub struct ParkedMessage {
 }
 
 impl ParkedMessage {
-    /// A message of FED_PARKED; none where its subject is no inbound lane's.
+    /// A message of FED_PARKED; none where its subject is no lane's.
     fn read(message: api::RawMessage) -> Option<Self> {
-        let lane = Lane::from_subject(&message.subject.replacen("fed.parked.", "fed.", 1)).ok()?;
+        let lane = AnyLane::from_parked_subject(&message.subject).ok()?;
         let headers = Headers::from_block(&message.headers);
         let reason = headers.get(header::REASON).and_then(|word| word.parse().ok());
         let body = Bytes::from(message.payload);
-        let parked = Parked { seq: Seq(message.sequence), lane, reason, headers, body_bytes: body.len() };
+        let errand = (lane.kind() != LaneKind::Inbox).then(|| Errand::read(&headers, &body));
+        let parked = Parked { seq: Seq(message.sequence), lane, reason, headers, errand, body_bytes: body.len() };
         Some(Self { parked, body, whole: std::str::from_utf8(&message.headers).is_ok() })
     }
 }

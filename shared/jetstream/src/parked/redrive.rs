@@ -8,10 +8,13 @@
 //! The id makes a second try harmless: what the first one stored is a duplicate then, and is recognised by reading it
 //! back. A duplicate that can't be read back (it was delivered and trimmed meanwhile, or is something else) proves
 //! nothing: the copy stays, and the operator decides.
+//!
+//! **An outbound one has its whole time again.** Nothing of it is waived here: it carries the sequence of its copy, and by that
+//! the worker counts from when it came back, not from when the application asked for it.
 
 use std::time::Duration;
 
-use fedstream_lane::{Lane, ParkReason, Seq};
+use fedstream_lane::{AnyLane, ParkReason, Seq};
 use fedstream_wire::stored::header as stored;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -26,7 +29,7 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 const INFIX: &str = ".redrive.";
 
 /// Headers of the original that go along, as they were stored. The id and the deadline are decided here.
-const ORIGINAL: [&str; 9] = [
+const ORIGINAL: [&str; 12] = [
     stored::VERSION,
     stored::ACTIVITY_ID,
     stored::ACTIVITY_TYPE,
@@ -34,6 +37,9 @@ const ORIGINAL: [&str; 9] = [
     stored::TARGET,
     stored::SCHEME,
     stored::HTTP,
+    stored::INBOX,
+    stored::ACTOR,
+    stored::REQUESTED_AT,
     stored::TRACEPARENT,
     stored::TRACESTATE,
 ];
@@ -42,7 +48,7 @@ const ORIGINAL: [&str; 9] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redriven {
     /// The lane.
-    pub lane: Lane,
+    pub lane: AnyLane,
     /// Where it stands there.
     pub seq: Seq,
     /// It has no deadline any more: the one it had had passed.
@@ -121,7 +127,7 @@ pub async fn redrive(broker: &Broker, seq: Seq) -> Result<Redriven, Error> {
     let message = api::message(broker, parked, seq.0, None).await.map_err(|error| unavailable(error.to_string()))?;
     let message = message.ok_or(Error::Missing { seq })?;
     let unreadable = |cause| Error::Unreadable { seq, cause };
-    let copy = ParkedMessage::read(message).ok_or_else(|| unreadable("its subject is no inbound lane's"))?;
+    let copy = ParkedMessage::read(message).ok_or_else(|| unreadable("its subject is no lane's"))?;
     if !copy.whole {
         return Err(unreadable("a header is no text"));
     }
@@ -129,7 +135,8 @@ pub async fn redrive(broker: &Broker, seq: Seq) -> Result<Redriven, Error> {
     let id = id(&copy).ok_or_else(|| unreadable("it has no message id"))?;
     let waived = is_waived(&copy, OffsetDateTime::now_utc());
     let headers = headers(&copy, &id, waived);
-    let stored = Publisher::new(broker).store(&lane, headers, copy.body, ACK_TIMEOUT).await;
+    let queue = definitions::queue_of_kind(lane.kind());
+    let stored = Publisher::new(broker).store_in(queue, lane.subject(), headers, copy.body, ACK_TIMEOUT).await;
     let stored = stored.map_err(|refused| Error::Refused { seq, refused })?;
     if stored.duplicate && !is_ours(broker, &lane, stored.sequence, &id).await {
         return Err(Error::Duplicate { seq, stored: stored.sequence });
@@ -165,8 +172,9 @@ fn headers(copy: &ParkedMessage, id: &str, waived: bool) -> Vec<(&'static str, S
 }
 
 /// Whether the message that the broker named is the one that was published under this id.
-async fn is_ours(broker: &Broker, lane: &Lane, sequence: Seq, id: &str) -> bool {
-    let found = api::message(broker, &definitions::inbox().name, sequence.0, None).await;
+async fn is_ours(broker: &Broker, lane: &AnyLane, sequence: Seq, id: &str) -> bool {
+    let queue = definitions::queue_of_kind(lane.kind());
+    let found = api::message(broker, &queue.name, sequence.0, None).await;
     let is_it = |message: api::RawMessage| {
         message.subject == lane.subject() && Headers::from_block(&message.headers).get(stored::MSG_ID) == Some(id)
     };

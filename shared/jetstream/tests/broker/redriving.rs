@@ -76,16 +76,16 @@ async fn copies_are_listed_by_lane_and_reason_page_by_page() {
     let everything = Filter::default();
     assert_eq!(seqs(&broker, &everything, 0, 4).await, (vec![1, 2, 3, 4], Some(5)));
     assert_eq!(seqs(&broker, &everything, 5, LIST_MAX * 2).await, ((5..=12).collect(), None));
-    let of_a = Filter { lane: Some(lane("a.example")), reason: None };
+    let of_a = Filter { lane: Some(lane("a.example").into()), ..Filter::default() };
     assert_eq!(seqs(&broker, &of_a, 4, LIST_MAX).await, (vec![5, 7, 9, 11], None));
-    let expired = Filter { lane: None, reason: Some(ParkReason::Expired) };
+    let expired = Filter { reason: Some(ParkReason::Expired), ..Filter::default() };
     assert_eq!(seqs(&broker, &expired, 1, 2).await, (vec![2, 4], Some(5)));
-    let neither = Filter { lane: Some(lane("a.example")), reason: Some(ParkReason::Expired) };
+    let neither = Filter { lane: Some(lane("a.example").into()), ..expired };
     assert_eq!(seqs(&broker, &neither, 1, 2).await, (vec![], None));
 
     let page = parked::list(&broker, &everything, Seq(2), 1).await.expect("an answer");
     let copy = &page.copies[0];
-    assert_eq!((copy.lane.clone(), copy.reason), (lane("b.example"), Some(ParkReason::Expired)));
+    assert_eq!((copy.lane.clone(), copy.reason), (lane("b.example").into(), Some(ParkReason::Expired)));
     assert_eq!((copy.attempts(), copy.status(), copy.activity_id()), (Some(5), Some(500), "https://sender.example/b0"));
 }
 
@@ -93,7 +93,7 @@ async fn copies_are_listed_by_lane_and_reason_page_by_page() {
 async fn a_foreign_message_among_the_copies_is_passed_over() {
     let server = Server::start().await;
     let broker = start(&server).await;
-    for subject in ["fed.parked.inbox.A.b", "fed.parked.outbox.a.3", "fed.parked.inbox.x"] {
+    for subject in ["fed.parked.inbox.A.b", "fed.parked.outbox.a.03", "fed.parked.elsewhere.x"] {
         broker.context().publish(subject, "{}".into()).await.expect("sent").await.expect("stored");
     }
     let seq = park(&broker, "a.example", "a", ParkReason::Poison).await;
@@ -112,7 +112,7 @@ async fn a_redriven_copy_stands_at_the_lanes_end_as_it_was_stored_and_leaves_the
     let first = Publisher::new(&broker).store(&lane("a.example"), headers("0"), body("0"), PATIENCE).await;
     let first = first.expect("stored").sequence;
     let driven = parked::redrive(&broker, poison).await.expect("back");
-    assert_eq!((driven.lane.clone(), driven.waived), (lane("a.example"), false));
+    assert_eq!((driven.lane.clone(), driven.waived), (lane("a.example").into(), false));
     assert!(driven.seq > first);
     assert!(parked::redrive(&broker, expired).await.expect("back").waived);
     let http = r#"[["host","a.example"],["x-odd","ÿ"]]"#;

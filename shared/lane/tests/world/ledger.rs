@@ -299,6 +299,7 @@ pub fn name_of_action(action: &Action) -> &'static str {
             ParkReason::Unprocessed => "parks: unprocessed",
             ParkReason::Operator => "parks: operator",
             ParkReason::Unreadable => "parks: unreadable",
+            ParkReason::RemoteFull => unreachable!("a publisher parks for that, no window does"),
         },
         Action::Trim { .. } => "trims",
         Action::Stop(StopReason::StaleEpoch { .. }) => "stops: stale epoch",
