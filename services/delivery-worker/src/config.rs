@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use envconfig::Envconfig;
 use federation::breaker;
+use federation::keys::Unreadable;
 use federation::{Attempts, Client, Guard, History, Limits, OutboxCollection, OutboxSetup, PemDirectory, Setup};
 use fedstream_service::Service;
 use fedstream_service::config::common::{self, CommonConfig};
@@ -17,6 +18,7 @@ use http::HeaderValue;
 use crate::Ports;
 use crate::plan::Settings;
 use crate::remotes::millis;
+use crate::suspicion;
 
 /// Name, `--help` and the table of variables.
 pub static SERVICE: Service = Service {
@@ -26,7 +28,7 @@ pub static SERVICE: Service = Service {
     variables: &[&VARIABLES, &nats::VARIABLES, &common::variables("127.0.0.1:9093")],
 };
 
-const VARIABLES: [Variable; 31] = [
+const VARIABLES: [Variable; 35] = [
     Variable::new::<PathBuf>(
         "FED_KEYS_DIR",
         "/run/secrets/actors",
@@ -41,7 +43,7 @@ const VARIABLES: [Variable; 31] = [
     Variable::new::<Span>(
         "FED_KEY_WAIT",
         "1h",
-        "a delivery whose actor has no key is given up after so long: others of its lane wait behind it",
+        "a delivery is given up after so long without a key for its actor, or of nothing but 401 or a redirect that a POST does not follow, where its remote takes others meanwhile: its lane waits behind it",
     )
     .default("1h"),
     Variable::new::<SenderId>("FED_SENDER_ID", "worker-a", "name of this process in leases and logs, its own; unset: random")
@@ -64,11 +66,28 @@ const VARIABLES: [Variable; 31] = [
         .default("3days"),
     Variable::new::<Span>("FED_DELIVERY_TIMEOUT", "30s", "a remote has so long to answer").default("30s"),
     Variable::new::<Span>("FED_CONNECT_TIMEOUT", "10s", "and so long of it to take the connection").default("10s"),
-    Variable::new::<Count>("FED_DELIVERIES_MAX", "256", "requests at a time, to all remotes together").default("256"),
+    Variable::new::<Count>(
+        "FED_DELIVERIES_MAX",
+        "256",
+        "requests at a time, to all remotes together; as many again to those that fail or take long",
+    )
+    .default("256"),
     Variable::new::<Span>("FED_BACKOFF_MIN", "2s", "pause after a first failure; doubled with each further one")
         .default("2s"),
     Variable::new::<Span>("FED_BACKOFF_MAX", "15m", "longest pause").default("15m"),
-    Variable::new::<Span>("FED_RETRY_AFTER_MAX", "1h", "a Retry-After is honoured up to this").default("1h"),
+    Variable::new::<Span>("FED_RETRY_AFTER_MAX", "1h", "a remote's Retry-After holds all its lanes, up to this")
+        .default("1h"),
+    Variable::new::<Count>("FED_POISON_ATTEMPTS", "5", "so often an activity has to be answered 500 to be parked")
+        .default("5"),
+    Variable::new::<Span>("FED_POISON_AFTER", "15m", "and over so long, while the remote takes others").default("15m"),
+    Variable::new::<Span>(
+        "FED_POISON_PROBED_AFTER",
+        "6h",
+        "and over so long, where nothing but FED_POISON_PROBE says that the remote is up",
+    )
+    .default("6h"),
+    Variable::new::<Page>("FED_POISON_PROBE", "/.well-known/nodeinfo", "page of a remote that is asked for then; off: none")
+        .default("/.well-known/nodeinfo"),
     Variable::new::<Count>("FED_BREAKER_FAILURES", "5", "so many failures in a row, and a remote counts as down")
         .default("5"),
     Variable::new::<Span>("FED_BREAKER_MIN", "10s", "a remote that is down is left alone for so long first, then probed")
@@ -181,6 +200,18 @@ pub struct Config {
     /// Bound of Retry-After.
     #[envconfig(from = "FED_RETRY_AFTER_MAX")]
     pub retry_after_max: Span,
+    /// How often a 500 makes poison.
+    #[envconfig(from = "FED_POISON_ATTEMPTS")]
+    pub poison_attempts: Count,
+    /// And over how long.
+    #[envconfig(from = "FED_POISON_AFTER")]
+    pub poison_after: Span,
+    /// And over how long on weaker evidence.
+    #[envconfig(from = "FED_POISON_PROBED_AFTER")]
+    pub poison_probed_after: Span,
+    /// What is asked for then.
+    #[envconfig(from = "FED_POISON_PROBE")]
+    pub poison_probe: Page,
     /// Failures in a row.
     #[envconfig(from = "FED_BREAKER_FAILURES")]
     pub breaker_failures: Count,
@@ -252,6 +283,12 @@ impl Config {
             probe_max_ms: millis(self.attempt() * 2), // whoever made it is gone by then
             ..breaker::Limits::default()
         };
+        let poison = suspicion::Rule {
+            attempts: self.poison_attempts.0,
+            after: self.poison_after.get(),
+            probed_after: self.poison_probed_after.get(),
+            probe: self.poison_probe.0.clone(),
+        };
         Settings {
             sender_id: self.sender_id.clone().map(|id| id.0),
             horizon: self.horizon.get(),
@@ -261,6 +298,7 @@ impl Config {
             key_wait: self.key_wait.get(),
             deliveries_max: self.deliveries_max.get(),
             breaker,
+            poison,
             ramp_pause: self.ramp_pause.get(),
             partitions: self.partitions.0,
             backfill_pause: self.backfill_pause.get(),
@@ -280,7 +318,10 @@ impl Config {
     /// One of them can't be used; the variable that says so.
     pub fn ports(&self) -> Result<Ports, ConfigError> {
         let keys = PemDirectory::open(&self.keys_dir, self.key_id_template.clone());
-        let keys = keys.map_err(|error| ConfigError::new("FED_KEYS_DIR", error))?;
+        let keys = keys.map_err(|error| match error {
+            Unreadable::Directory { .. } => ConfigError::new("FED_KEYS_DIR", error),
+            Unreadable::Template(_) | Unreadable::TemplateText(_) => ConfigError::new("FED_KEY_ID_TEMPLATE", error),
+        })?;
         let setup = Setup {
             guard: if self.private_targets.is_on() { Guard::development() } else { Guard::public() },
             limits: Limits {
@@ -340,9 +381,13 @@ impl Check for Config {
             let why = "must be 1s at least: the broker looks for what expired once a second";
             return Err(ConfigError::new("FED_LEASE_TTL", why));
         }
+        if self.poison_attempts.get() == 0 {
+            return Err(ConfigError::new("FED_POISON_ATTEMPTS", "must be above zero"));
+        }
         for (min, max, below) in [
             (self.backoff_min, self.backoff_max, "FED_BACKOFF_MAX is below FED_BACKOFF_MIN"),
             (self.breaker_min, self.breaker_max, "FED_BREAKER_MAX is below FED_BREAKER_MIN"),
+            (self.poison_after, self.poison_probed_after, "FED_POISON_PROBED_AFTER is below FED_POISON_AFTER"),
         ] {
             if max.get() < min.get() {
                 return Err(ConfigError::between(below));
@@ -355,6 +400,28 @@ impl Check for Config {
             return Err(ConfigError::new("FED_OUTBOX_AUTHORIZATION", "says nothing without FED_OUTBOX_URL_TEMPLATE"));
         }
         Ok(())
+    }
+}
+
+/// A page of a remote, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page(pub Option<String>);
+
+impl std::str::FromStr for Page {
+    type Err = NotA;
+
+    fn from_str(text: &str) -> Result<Self, NotA> {
+        match text.trim() {
+            "off" => Ok(Self(None)),
+            // Not `//`: that would be another host.
+            path if path.starts_with('/')
+                && !path.starts_with("//")
+                && path.parse::<http::uri::PathAndQuery>().is_ok() =>
+            {
+                Ok(Self(Some(path.to_owned())))
+            }
+            _ => Err(NotA("a path that begins with /, or off")),
+        }
     }
 }
 
@@ -391,6 +458,10 @@ mod tests {
         for (name, value) in [
             ("FED_SENDER_ID", "a.b"),
             ("FED_PARTITIONS", "0"),
+            ("FED_POISON_ATTEMPTS", "0"),
+            ("FED_POISON_PROBE", "nodeinfo"),
+            ("FED_POISON_PROBE", "//b.example/"),
+            ("FED_POISON_PROBED_AFTER", "1m"),
             ("FED_DELIVERY_HORIZON", "0"),
             ("FED_DELIVERY_TIMEOUT", "soon"),
             ("FED_DELIVERIES_MAX", "0"),
@@ -414,5 +485,9 @@ mod tests {
         let keys = directory.path().to_str().expect("UTF-8");
         let template = error(&[("FED_KEYS_DIR", keys), ("FED_OUTBOX_URL_TEMPLATE", "http://127.0.0.1/outbox")]);
         assert!(template.starts_with("FED_OUTBOX_URL_TEMPLATE: "), "{template}");
+        for odd in ["https://our.example/key", "\"https://our.example/{actor}\""] {
+            let template = error(&[("FED_KEYS_DIR", keys), ("FED_KEY_ID_TEMPLATE", odd)]);
+            assert!(template.starts_with("FED_KEY_ID_TEMPLATE: "), "{template}");
+        }
     }
 }

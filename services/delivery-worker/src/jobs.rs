@@ -16,23 +16,26 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use federation::backfill::{self, Pace, Position, Recipient, Refusal};
+use federation::backfill::{self, GONE_AFTER, Pace, Position, Recipient, Refusal};
 use federation::jetstream::Error as PublishError;
 use federation::lanes::{BackfillLane, lane_of, remote_of};
-use federation::stored::StoredBackfill;
+use federation::stored::{Particulars, StoredBackfill};
 use federation::{Backfilled, FederationEvent, History, JetStreamPublisher};
-use fedstream_carrier::{Attempt, Direction, Ended, Item, Loaded, Outcomes, Plan, Way};
+use fedstream_carrier::{Attempt, Copy, Direction, Ended, Item, Loaded, OnThePage, Outcomes, Plan, Way};
 use fedstream_jetstream::lane_settings::LaneSettings;
-use fedstream_jetstream::{Created, Cursors, StoredMessage, lanes};
+use fedstream_jetstream::{Created, Cursors, Refused, StoredMessage, lanes};
 use fedstream_lane::{Answer, Batch, End, Epoch, Final, GateId, LaneName, OutboxLane, Seq};
 use fedstream_service::shutdown::CancellationToken;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use tracing::Span;
 
-use crate::outbound::{GATE, KEPT_HEADERS};
+use crate::gone::Gone;
+use crate::outbound::{GATE, KEPT_HEADERS, header_of, in_words, tell};
 use crate::plan::{self, Settings};
+use crate::worker::BACKFILL;
 
 /// What all jobs of this process share.
 pub type Shared = fedstream_carrier::Shared<Jobs>;
@@ -53,6 +56,8 @@ pub struct Jobs {
     pub cursors: Cursors,
     /// Stores what is fed.
     pub publisher: JetStreamPublisher,
+    /// Which followers are not there any more.
+    pub gone: Arc<Gone>,
 }
 
 /// The jobs of one remote and one owner, during one epoch.
@@ -66,6 +71,7 @@ pub struct Walks {
 #[derive(Clone, Debug)]
 pub struct Job {
     stored: StoredBackfill,
+    asked_at: OffsetDateTime,
     deadline: OffsetDateTime,
     traceparent: Option<String>,
     tracestate: Option<String>,
@@ -88,9 +94,20 @@ impl Direction for Jobs {
 
     const KEPT_HEADERS: &'static [&'static str] = KEPT_HEADERS;
     const IN_METRICS: bool = false; // a job's lane has a user's id in its name
+    const ON_THE_PAGE: OnThePage =
+        OnThePage { stream: BACKFILL, lanes: "backfills", waiting: "waiting backfills", subjects: "backfill subjects" };
 
     fn way(shared: &Arc<Shared>, lane: &BackfillLane, created: Created, _: Epoch, _: &LaneSettings) -> Walks {
         Walks { shared: Arc::clone(shared), lane: lane.clone(), created }
+    }
+
+    /// The application hears of a backfill that was given up, as of a delivery.
+    async fn parked(shared: &Shared, copy: &Copy<BackfillLane>) -> Result<(), String> {
+        let Ok(job) = StoredBackfill::read(|name| header_of(copy, name), &copy.body) else {
+            return Ok(()); // whose it was, nobody can say; the copy is there for people
+        };
+        let event = job.failed(&in_words(copy));
+        tell(&shared.direction.publisher, copy, event).await
     }
 }
 
@@ -115,9 +132,11 @@ impl Way for Walks {
         if lane != self.lane {
             return Err(format!("the job is one of {lane}, not of {}", self.lane));
         }
-        let (received_at, deadline) = self.shared.direction.settings.times(stored.particulars.requested_at);
+        let (received_at, deadline) =
+            self.shared.direction.settings.times(stored.particulars.tried_since(message.stored_at));
         let trace = stored.particulars.trace.clone();
-        let item = Job { stored, deadline, traceparent: trace.parent, tracestate: trace.state };
+        let asked_at = asked_at(&stored.particulars, message.stored_at);
+        let item = Job { stored, asked_at, deadline, traceparent: trace.parent, tracestate: trace.state };
         Ok(Loaded { item, bytes: message.payload.len(), received_at, deadline: Some(deadline) })
     }
 
@@ -144,8 +163,15 @@ impl Way for Walks {
                 () = called_off.cancelled() => return Ended::called_off(),
             };
             match walked {
-                Ok(Backfilled { taken, refused, .. }) => {
-                    tracing::info!(%lane, seq = seq.0, taken, refused, "a backfill is done");
+                // What was not sent is somebody's to know of, whatever those said who answered.
+                Ok(Backfilled { taken, refused, passed_over, gone: Some(cause) }) => {
+                    tracing::info!(%lane, seq = seq.0, taken, refused, passed_over, "a backfill ends early: the follower's inbox is gone");
+                    outcomes.tell(seq, Answer { outcome: Final::Rejected, status: 0, body: Some(cause.into()) }).await;
+                    forget(&shared, lane);
+                    Ended::done()
+                }
+                Ok(Backfilled { taken, refused, passed_over, gone: None }) => {
+                    tracing::info!(%lane, seq = seq.0, taken, refused, passed_over, "a backfill is done");
                     outcomes.tell(seq, Answer { outcome: Final::Delivered, status: 0, body: None }).await;
                     forget(&shared, lane);
                     Ended::done()
@@ -162,6 +188,14 @@ impl Way for Walks {
             }
         }
     }
+}
+
+/// When a job was asked for, and what is published later goes out live: not before the broker had it, whatever its publisher's
+/// clock says, for what is taken as live too early is sent by nobody. One that was parked and published again was asked for
+/// before it was stored the second time.
+fn asked_at(particulars: &Particulars, stored_at: OffsetDateTime) -> OffsetDateTime {
+    let said = particulars.requested_at.unwrap_or(stored_at);
+    if particulars.redrive.is_some() { said } else { said.max(stored_at) }
 }
 
 /// Why a walk ended before its end.
@@ -195,15 +229,17 @@ async fn walk(
     let found = direction.cursors.load(&key).await.map_err(|error| Stopped::ForNow(error.to_string()))?;
     let point = found.value.as_deref().and_then(|value| serde_json::from_slice::<Point>(value).ok());
     let of_this_job = |point: &Point| point.created_us == created.unix_micros() && point.seq == seq.0;
-    let from = point.filter(of_this_job).map(|point| point.position);
+    let from = point.filter(of_this_job).map(|point| point.position.or_asked_at(job.asked_at));
     let inbox = &job.stored.follower_inbox;
     let to = lane_of(inbox, lane.owner, direction.settings.partitions);
     let to = to.map_err(|error| Stopped::ForGood(error.to_string()))?;
     tracing::info!(%lane, seq = seq.0, %to, resumed = from.is_some(), "a backfill is on its way");
-    let mut feed =
-        Feed { shared, job, to, key, point: (created.unix_micros(), seq.0), revision: found.revision, room: 0 };
+    let point = (created.unix_micros(), seq.0);
+    let began = Instant::now();
+    let mut feed = Feed { shared, job, began, to, key, point, revision: found.revision, room: 0 };
     let pace = Pace { pause: direction.settings.backfill_pause };
-    match backfill::walk(&*direction.history, lane.owner, from, &pace, &mut feed).await {
+    let from = from.unwrap_or_else(|| Position::asked_at(job.asked_at));
+    match backfill::walk(&*direction.history, lane.owner, Some(from), &pace, &mut feed).await {
         Ok(came_to) => Ok(came_to),
         Err(error @ backfill::Error::Endless) => Err(Stopped::ForGood(error.to_string())),
         Err(error) => Err(Stopped::ForNow(error.to_string())),
@@ -214,6 +250,7 @@ async fn walk(
 struct Feed<'w> {
     shared: &'w Arc<Shared>,
     job: &'w Job,
+    began: Instant,
     to: OutboxLane,
     key: String,
     point: (u64, u64),
@@ -242,15 +279,26 @@ impl Feed<'_> {
 
 #[async_trait]
 impl Recipient for Feed<'_> {
-    async fn take(&mut self, activity: Value) -> Result<(), Refusal> {
+    async fn ready(&mut self) -> Result<(), Refusal> {
         self.wait_for_room().await?;
+        let (gone, job) = (&self.shared.direction.gone, &self.job.stored);
+        let StoredBackfill { follower_inbox: inbox, owner_user_id: owner, .. } = job;
+        if gone.is_gone(inbox, *owner, self.began) {
+            return Err(Refusal::Gone(format!("{inbox} answered 404 or 410, {GONE_AFTER} times in a row")));
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, activity: Value) -> Result<(), Refusal> {
         let inbox = self.job.stored.follower_inbox.clone();
         let signing_actor_id = self.job.stored.owner_user_id;
         let event = FederationEvent::DeliveryRequested { inbox, activity, signing_actor_id };
         match self.shared.direction.publisher.store(event).await {
-            Ok(()) => self.room -= 1,
-            Err(error @ PublishError::NotStored { .. }) => return Err(Refusal::NotNow(error.to_string())),
-            Err(error) => return Err(Refusal::ThisOne(error.to_string())),
+            Ok(()) => self.room = self.room.saturating_sub(1),
+            Err(PublishError::NotStored { refused, .. }) if refused != Refused::TooLarge => {
+                return Err(Refusal::NotNow(refused.to_string()));
+            }
+            Err(error) => return Err(Refusal::ThisOne(error.to_string())), // it never could be
         }
         Ok(())
     }
@@ -283,4 +331,24 @@ fn forget(shared: &Arc<Shared>, lane: BackfillLane) {
             tracing::debug!(%lane, %error, "the resume point of a finished backfill stays");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_behind_takes_nothing_from_a_history() {
+        let stored_at = OffsetDateTime::from_unix_timestamp(1_700_000_000).expect("a time");
+        let hour = time::Duration::HOUR;
+        let asked = |requested_at: Option<time::Duration>, redrive| {
+            let requested_at = requested_at.map(|after| stored_at + after);
+            asked_at(&Particulars { requested_at, redrive, ..Particulars::default() }, stored_at) - stored_at
+        };
+        assert_eq!(asked(None, None), time::Duration::ZERO);
+        assert_eq!(asked(Some(-hour), None), time::Duration::ZERO);
+        assert_eq!(asked(Some(hour), None), hour);
+        assert_eq!(asked(Some(-hour), Some(7)), -hour, "it was parked since");
+        assert_eq!(asked(None, Some(7)), time::Duration::ZERO);
+    }
 }

@@ -8,24 +8,25 @@
 //! ```
 //!
 //! How a lane is carried is the carrier's ([`fedstream_carrier`]), as for what comes in; how an activity is signed and what an
-//! answer means is [`federation`]'s. Here is what lies between: which remotes are down ([`remotes`]), what a lane's window is
-//! told ([`outbound`]), and how a history becomes deliveries ([`jobs`]).
+//! answer means is [`federation`]'s. Here is what lies between: which remotes are down ([`remotes`]), whether one fails on a
+//! single activity ([`suspicion`]), how long a key is waited for ([`patience`]), what a lane's window is told ([`outbound`]),
+//! and how a history becomes deliveries ([`jobs`]).
 //!
 //! # Inside an application
-//! A Rust application needs no service beside it: it runs a [`Worker`] of its own, with its own keys and its own history.
+//! A Rust application needs no service beside it: it runs a [`Worker`] of its own, with its own keys and its own history. It
+//! links `federation` and this crate, and nothing else of fedstream. `examples/in_process.rs` is a whole one.
 //! ```no_run
-//! # use std::sync::Arc;
 //! # async fn example(
-//! #     broker: fedstream_jetstream::Broker,
-//! #     keys: Arc<dyn federation::SigningKeys>,
-//! #     history: Arc<dyn federation::History>,
+//! #     keys: std::sync::Arc<dyn federation::SigningKeys>,
+//! #     history: std::sync::Arc<dyn federation::History>,
 //! # ) -> Result<(), Box<dyn std::error::Error>> {
-//! use delivery_worker::{Ports, Readiness, Settings, Worker, READINESS, CancellationToken};
+//! use delivery_worker::{Broker, CancellationToken, NatsSettings, Ports, Readiness, Settings, Worker, READINESS};
 //! use federation::{Attempts, Client, Setup};
 //!
 //! let attempts = Attempts::new(Client::new(Setup::default())?, keys);
 //! let ports = Ports { attempts, history: Some(history) };
 //! let shutdown = CancellationToken::new(); // cancelled when the application leaves
+//! let broker = Broker::connect(NatsSettings::default(), "our.example").await?;
 //! let worker = Worker::open(broker, Settings::default(), ports, Readiness::new(&READINESS), shutdown).await?;
 //! let all_answered = worker.run(std::time::Duration::from_secs(20)).await;
 //! # drop(all_answered); Ok(())
@@ -33,22 +34,27 @@
 //! ```
 
 pub mod config;
+pub mod gone;
 pub mod jobs;
 pub mod outbound;
+pub mod patience;
 pub mod plan;
 mod ramp;
 pub mod remotes;
+mod series;
+mod strangers;
+pub mod suspicion;
 mod worker;
 
-use fedstream_jetstream::Broker;
 use fedstream_service::admin::Admin;
 use tokio::net::TcpListener;
 
 pub use config::{Config, SERVICE};
+pub use fedstream_jetstream::{Broker, NatsSettings};
 pub use fedstream_service::readiness::Readiness;
 pub use fedstream_service::shutdown::CancellationToken;
 pub use plan::Settings;
-pub use worker::{Error, Ports, READINESS, Worker};
+pub use worker::{BACKFILL, Error, Ports, READINESS, Worker};
 
 /// Runs the service until `shutdown`.
 ///
@@ -63,6 +69,12 @@ pub async fn run(
 ) -> Result<(), Error> {
     let grace = config.common.shutdown_grace.get();
     let readiness = Readiness::new(&READINESS);
+    if ports.history.is_none() {
+        readiness.note(
+            BACKFILL,
+            Some("FED_OUTBOX_URL_TEMPLATE is not set: backfill jobs are left to other workers".to_owned()),
+        );
+    }
     let worker = Worker::open(broker, config.settings(), ports, readiness.clone(), shutdown).await?;
     let (sender_id, backfills) = (worker.sender_id(), worker.backfills());
     tracing::info!(sender_id, backfills, horizon_s = config.horizon.get().as_secs(), "delivery-worker runs");

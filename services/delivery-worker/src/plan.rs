@@ -9,8 +9,8 @@ use fedstream_jetstream::lane_settings::LaneSettings;
 use fedstream_lane::{Backoff, WindowLimits};
 use time::OffsetDateTime;
 
-use crate::outbound;
 use crate::remotes::millis;
+use crate::{outbound, suspicion};
 
 /// Deliveries that a lane holds in memory: the one that is posted, and what the reader brings meanwhile.
 const HELD_ITEMS: usize = 8;
@@ -31,12 +31,15 @@ pub struct Settings {
     pub backoff_max: Duration,
     /// A Retry-After counts up to here.
     pub retry_after_max: Duration,
-    /// A delivery whose actor has no key is given up after so long: others of its lane wait behind it.
+    /// A delivery is given up after so long without a key for its actor, or of nothing but 401 or a redirect that a POST does
+    /// not follow, where its remote takes others meanwhile: its lane waits behind it.
     pub key_wait: Duration,
-    /// Requests at a time, to all remotes together.
+    /// Requests at a time, to all remotes together, and as many again to those that fail or take long.
     pub deliveries_max: usize,
     /// When a remote counts as down, and how often it is asked then.
     pub breaker: breaker::Limits,
+    /// When an activity counts as what its remote fails on.
+    pub poison: suspicion::Rule,
     /// Between the first two requests to a remote that is back.
     pub ramp_pause: Duration,
     /// Lanes of one remote: the number that every publisher uses.
@@ -68,9 +71,10 @@ impl Default for Settings {
             backoff_min: seconds(2),
             backoff_max: seconds(15 * 60),
             retry_after_max: seconds(60 * 60),
-            key_wait: seconds(60 * 60), // longer than a deployment that forgot a mount takes to be seen
+            key_wait: seconds(60 * 60), // longer than a deployment that forgot a mount takes to be seen, on either side
             deliveries_max: 256,
             breaker: breaker::Limits::default(),
+            poison: suspicion::Rule::default(),
             ramp_pause: Duration::from_millis(500),
             partitions: federation::lanes::PARTITIONS,
             backfill_pause: Duration::from_millis(500),
@@ -105,9 +109,9 @@ impl Settings {
         }
     }
 
-    /// Since when something waits, and until when it is tried.
-    pub(crate) fn times(&self, requested_at: Option<OffsetDateTime>) -> (OffsetDateTime, OffsetDateTime) {
-        outbound::times(requested_at, self.horizon)
+    /// Since when something waits that is tried since then, and until when it is tried.
+    pub(crate) fn times(&self, since: OffsetDateTime) -> (OffsetDateTime, OffsetDateTime) {
+        outbound::times(since, self.horizon)
     }
 }
 
@@ -127,9 +131,8 @@ pub fn one_at_a_time(all: &Settings, settings: LaneSettings) -> Plan {
         rate_per_s: settings.rate_per_s.and_then(NonZeroU32::new),
         trim_interval_ms: millis(all.trim_interval),
         rejections_max: 0, // inboxes go away one by one, and many of them at a time: no reason to stop
-        // What fails with 500 is tried to the horizon: nothing tells its fault from the remote's.
-        poison_attempts: u32::MAX,
-        poison_after_ms: u64::MAX,
+        poison_attempts: all.poison.attempts,
+        poison_after_ms: millis(all.poison.after),
     };
     Plan::new(settings, limits)
 }

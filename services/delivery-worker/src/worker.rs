@@ -11,13 +11,19 @@ use fedstream_jetstream::{Broker, Cursors, members, streams};
 use fedstream_service::readiness::Readiness;
 use fedstream_service::shutdown::CancellationToken;
 
+use crate::gone::Gone;
 use crate::jobs::Jobs;
 use crate::outbound::Outbound;
+use crate::patience::Patience;
 use crate::plan::Settings;
 use crate::remotes::Remotes;
+use crate::series;
 
-/// What has to be in order, as the readiness page names it.
+/// What has to be in order, as the readiness page names it. Beside it, where it walks histories, [`BACKFILL`].
 pub const READINESS: [&str; 2] = fedstream_carrier::READINESS;
+
+/// The stream of backfill jobs, on the readiness page.
+pub const BACKFILL: &str = "backfill";
 
 /// Why a worker can't run.
 #[derive(Debug, thiserror::Error)]
@@ -77,22 +83,32 @@ impl Worker {
         let options = PublisherOptions { partitions: settings.partitions, ..PublisherOptions::default() };
         let publisher = JetStreamPublisher::new(&broker, options).await?;
         let Ports { attempts, history } = ports;
+        let gone = Arc::new(Gone::default());
         let jobs = match history {
             Some(history) => {
                 let cursors = Cursors::open(&broker).await?;
                 let (settings, publisher) = (settings.clone(), publisher.clone());
                 let options = settings.carrier_options();
-                let jobs = Jobs { settings, history, cursors, publisher };
-                // Its own: the page speaks of deliveries, and the same broker is behind both.
-                let readiness = Readiness::new(&READINESS);
-                let opening = Carrier::open(broker.clone(), jobs, options, readiness, drain.clone());
+                let jobs = Jobs { settings, history, cursors, publisher, gone: Arc::clone(&gone) };
+                let opening = Carrier::open(broker.clone(), jobs, options, readiness.clone(), drain.clone());
                 Some(Box::pin(opening).await?) // boxed: several kB, as below
             }
             None => None,
         };
-        let remotes = Remotes::new(settings.breaker, settings.deliveries_max, settings.ramp_pause);
+        let remotes = Arc::new(Remotes::new(settings.breaker, settings.deliveries_max, settings.ramp_pause));
+        series::observe(&remotes);
         let options = settings.carrier_options();
-        let outbound = Outbound { settings, attempts, remotes: Arc::new(remotes), events: publisher };
+        let patience = Arc::new(Patience::new(settings.key_wait));
+        let outbound = Outbound {
+            settings,
+            attempts,
+            remotes,
+            evidence: Arc::default(),
+            patience,
+            gone,
+            events: publisher,
+            readiness: readiness.clone(),
+        };
         let deliveries = Box::pin(Carrier::open(broker, outbound, options, readiness, drain)).await?;
         Ok(Self { deliveries, jobs })
     }

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use delivery_worker::{CancellationToken, Ports, READINESS, Readiness, Settings, Worker};
+use delivery_worker::{Broker, CancellationToken, NatsSettings, Ports, READINESS, Readiness, Settings, Worker};
 use federation::backfill::Unreadable;
 use federation::{
     ActorKeys, Attempts, Client, Cursor, EventPublisher, FederationEvent, Guard, History, JetStreamOptions,
-    JetStreamPublisher, KeysInMemory, NatsSettings, Page, Setup,
+    JetStreamPublisher, KeysInMemory, Page, Setup,
 };
-use fedstream_jetstream::Broker;
 use fedstream_tests::broker::Broker as Server;
 use fedstream_tests::directory::Directory;
 use fedstream_tests::eventually::eventually;

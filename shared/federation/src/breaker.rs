@@ -10,6 +10,10 @@
 //! Pure: time comes in as an argument, jitter as a number. A remote is known here only while it fails, so the many that are
 //! well cost nothing; of the failing ones at most so many are, and the one that was heard of least recently is forgotten
 //! (which costs a few attempts more). Order and retries are not decided here: this only says whether now is the time.
+//!
+//! A 500 is another matter than no answer: one activity that the remote can't stand gets it each time, while the remote takes
+//! all others. So of one lane any number of them in a row counts once. They open it where several lanes are failed on, and
+//! where one lane alone is, that lane's own pauses are enough.
 
 use std::collections::HashMap;
 
@@ -83,6 +87,9 @@ pub enum Report {
     Alive,
     /// It does not, or says that it is ill.
     Failed,
+    /// It answers, and failed on what this lane sent (500): its own fault, or the activity's. Lanes are told apart by any
+    /// number that the caller gives them.
+    Fault(u64),
     /// It asks to be left alone for so long, milliseconds.
     Busy(u64),
     /// It was not asked after all: somebody else may.
@@ -92,6 +99,8 @@ pub enum Report {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Failing {
     in_a_row: u32,
+    /// The lane that it failed on last, where that was the last that was heard of it.
+    fault: Option<u64>,
     opened: Backoff,
     /// What the remote asked for. Only time ends it: an answer to a request from before says nothing against it.
     busy_until: Option<Moment>,
@@ -148,6 +157,15 @@ impl Breaker {
         }
     }
 
+    /// This probe has not gone yet, or goes now: the time after which it counts as lost begins anew, where it does not already.
+    pub fn begins(&mut self, now: Moment, remote: &InstanceName, probe: Probe) {
+        if let Some((current, until)) = self.failing.get_mut(remote).and_then(|failing| failing.probe.as_mut())
+            && *current == probe
+        {
+            *until = now.after_ms(self.limits.probe_max_ms);
+        }
+    }
+
     /// What a request came to, and the probe that it was. `jitter` (0 to 1000) spreads the probes of many remotes.
     ///
     /// Of a request that was let through before it opened, a failure is old news; that the remote answers, or asks to be
@@ -161,22 +179,26 @@ impl Breaker {
                 }
                 return;
             }
-            Report::Failed => None,
+            Report::Failed | Report::Fault(_) => None,
             Report::Busy(ms) => Some(ms.min(self.limits.busy_max_ms)),
         };
         self.make_room(remote);
         let limits = self.limits;
         let failing = self.failing.entry(remote.clone()).or_insert_with(|| Failing {
             in_a_row: 0,
+            fault: None,
             opened: Backoff::new(limits.open_min_ms, limits.open_max_ms, 0),
             busy_until: None,
             probe: None,
             heard: now,
         });
         failing.heard = now;
+        let fault = if let Report::Fault(lane) = report { Some(lane) } else { None };
+        let once_more = fault.is_some() && failing.fault == fault;
+        failing.fault = fault;
         let closed = failing.until().is_none();
         let probed = failing.give_back(probe);
-        if closed || probed {
+        if probed || closed && !once_more {
             failing.in_a_row = failing.in_a_row.saturating_add(1);
             if failing.in_a_row >= limits.failures {
                 failing.opened.failed(now, None, jitter);
@@ -193,9 +215,27 @@ impl Breaker {
             self.failing.remove(remote);
             return;
         }
-        failing.in_a_row = 0;
+        (failing.in_a_row, failing.fault) = (0, None);
         failing.opened.reset();
         failing.probe = None;
+    }
+
+    /// Whether what was heard of it last is that it fails.
+    #[must_use]
+    pub fn is_failing(&self, remote: &InstanceName) -> bool {
+        self.failing.contains_key(remote)
+    }
+
+    /// Whether nobody may ask it now. It changes nothing: who asks is to [`Breaker::ask`].
+    #[must_use]
+    pub fn is_open(&self, now: Moment, remote: &InstanceName) -> bool {
+        self.failing.get(remote).and_then(Failing::until).is_some_and(|until| now < until)
+    }
+
+    /// Remotes that are not asked now, or by one request only.
+    #[must_use]
+    pub fn down(&self) -> usize {
+        self.failing.values().filter(|failing| failing.until().is_some()).count()
     }
 
     /// Failing remotes that are known.
@@ -256,7 +296,33 @@ mod tests {
         assert_eq!((breaker.ask(Moment(0), &a), breaker.failing()), (Admission::Go, 0));
         let mut breaker = open(Moment(0), &a);
         assert_eq!(breaker.ask(Moment(99), &a), Admission::Open { until: Moment(100) });
+        assert_eq!((breaker.is_open(Moment(99), &a), breaker.is_open(Moment(100), &a)), (true, false));
         assert_eq!(breaker.ask(Moment(99), &name("b.example")), Admission::Go);
+    }
+
+    #[test]
+    fn an_activity_that_a_remote_fails_on_does_not_close_it_to_others_and_two_lanes_of_them_do() {
+        let a = name("a.example");
+        let mut breaker = Breaker::new(LIMITS);
+        for _ in 0..100 {
+            breaker.report(Moment(0), &a, None, Report::Fault(7), 0);
+        }
+        assert_eq!((breaker.ask(Moment(0), &a), breaker.down()), (Admission::Go, 0));
+        breaker.report(Moment(0), &a, None, Report::Fault(8), 0);
+        assert_eq!(breaker.ask(Moment(0), &a), Admission::Go);
+        breaker.report(Moment(0), &a, None, Report::Fault(7), 0);
+        assert_eq!((breaker.ask(Moment(0), &a), breaker.down()), (Admission::Open { until: Moment(100) }, 1));
+    }
+
+    #[test]
+    fn a_probe_that_meets_a_fault_is_a_probe_that_failed() {
+        let a = name("a.example");
+        let mut breaker = open(Moment(0), &a);
+        let first = probe(&mut breaker, Moment(100), &a);
+        breaker.report(Moment(110), &a, first, Report::Fault(7), 0);
+        let second = probe(&mut breaker, Moment(310), &a);
+        breaker.report(Moment(311), &a, second, Report::Fault(7), 0);
+        assert_eq!(breaker.ask(Moment(312), &a), Admission::Open { until: Moment(711) });
     }
 
     #[test]
@@ -281,6 +347,18 @@ mod tests {
         probe(&mut breaker, Moment(150), &a);
         breaker.report(Moment(151), &a, lost, Report::Failed, 0);
         assert_eq!(breaker.ask(Moment(152), &a), Admission::Probing { until: Moment(200) }, "late, and not its turn");
+    }
+
+    #[test]
+    fn the_time_of_a_probe_begins_when_it_goes() {
+        let a = name("a.example");
+        let mut breaker = open(Moment(0), &a);
+        let waits = breaker.ask(Moment(100), &a).probe().expect("a probe");
+        breaker.begins(Moment(140), &a, waits);
+        assert_eq!(breaker.ask(Moment(189), &a), Admission::Probing { until: Moment(190) });
+        probe(&mut breaker, Moment(190), &a);
+        breaker.begins(Moment(200), &a, waits);
+        assert_eq!(breaker.ask(Moment(201), &a), Admission::Probing { until: Moment(240) }, "it is another's");
     }
 
     #[test]
@@ -385,6 +463,7 @@ mod tests {
                         0 => Report::Alive,
                         1 => Report::NotAsked,
                         2 => Report::Busy(busy_ms),
+                        3 | 4 => Report::Fault(busy_ms % 2),
                         _ => Report::Failed,
                     };
                     breaker.report(now, remote, probe, report, 500);

@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | 2xx | delivered | |
 //! | 307, 308 | asked at the new place, signed anew, at most a few times | the two that keep a POST a POST |
-//! | 301, 302, 303, other 3xx, 1xx | retry | a client would turn them into a GET; a wrong proxy is put right some day |
-//! | 401 | the other form of signature; retry when none is left | who can't read a form says so like this, and so does who can't fetch our key for a moment (Mastodon's own delivery tries a 401 again) |
+//! | 301, 302, 303, other 3xx, 1xx | retry, for as long as somebody has patience | a client would turn them into a GET; a wrong proxy is put right some day |
+//! | 401 | the other form of signature; retry when none is left, for as long as somebody has patience | who can't read a form says so like this, and so does who can't fetch our key for a moment (Mastodon's own delivery tries a 401 again, Lemmy's takes it for a refusal) |
 //! | 403 | the other form of signature; refused when none is left | some say so like this; else it is the remote's will |
 //! | 408, 425, 429 | retry, not before Retry-After | |
 //! | 404, 410, every other 4xx | refused, for good | the inbox is gone, or it doesn't want this activity |
@@ -13,6 +13,9 @@
 //! | every other 5xx, no answer | retry | |
 //!
 //! A refusal is final and told (`DeliveryFailed`): nothing counts as delivered that was not.
+//!
+//! A 401 that never passes would hold up whoever is behind it in a lane, and so would a redirect. One answer does not tell:
+//! the delivery-worker remembers since when they come (`patience`), in process the number of attempts ends them.
 
 use std::time::{Duration, SystemTime};
 
@@ -108,6 +111,13 @@ impl Verdict {
         }
     }
 
+    /// Whether it may be what was sent that the remote fails on, and not the remote that is ill. 501 is a refusal, and 502 to
+    /// 504 are what stands before the remote: it did not see the activity, or had no time for it.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        matches!(self, Self::Retry { status: Some(500), .. })
+    }
+
     /// The word in logs and spans.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
@@ -167,6 +177,10 @@ mod tests {
         for (status, expected) in alive {
             assert_eq!(retry(status).is_alive(), expected, "{status:?}");
         }
+        for (status, expected) in [(Some(500), true), (Some(502), false), (Some(503), false), (None, false)] {
+            assert_eq!(retry(status).is_fault(), expected, "{status:?}");
+        }
+        assert!(!Verdict::Refused { status: Some(501), cause: String::new() }.is_fault());
         assert!(Verdict::Refused { status: Some(410), cause: String::new() }.is_alive());
     }
 }

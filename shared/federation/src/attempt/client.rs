@@ -92,8 +92,42 @@ pub enum ClientError {
 
 /// No answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unanswered(String);
+#[error("{cause}")]
+pub struct Unanswered {
+    /// Of which kind.
+    pub kind: NoAnswer,
+    cause: String,
+}
+
+/// Why there is none: few words, for metrics and spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// No connection: nobody there, a certificate that is not theirs, an address that the guard refuses.
+    Connect,
+    /// Not within the time that it has.
+    Timeout,
+    /// The connection ended first, or what came is no HTTP.
+    BrokenOff,
+    /// There was no request to send.
+    NoRequest,
+}
+
+impl NoAnswer {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::BrokenOff => "broken_off",
+            Self::NoRequest => "no_request",
+        }
+    }
+
+    fn because(self, cause: String) -> Unanswered {
+        Unanswered { kind: self, cause }
+    }
+}
 
 /// A remote's answer.
 pub(crate) struct Answer {
@@ -220,7 +254,10 @@ impl Client {
         body: Bytes,
         deadline: Instant,
     ) -> Result<(http::response::Parts, Incoming), Unanswered> {
-        let uri: Uri = to.as_str().parse().map_err(|error| Unanswered(format!("{to} can't be asked: {error}")))?;
+        let uri: Uri = to
+            .as_str()
+            .parse()
+            .map_err(|error| NoAnswer::NoRequest.because(format!("no request can be written ({error}) for {to}")))?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
@@ -228,13 +265,16 @@ impl Client {
         request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
         match timeout_at(deadline, self.pooled.request(request)).await {
             Ok(Ok(response)) => Ok(response.into_parts()),
-            Ok(Err(error)) => Err(Unanswered(cause(&error))),
+            Ok(Err(error)) => {
+                let kind = if error.is_connect() { NoAnswer::Connect } else { NoAnswer::BrokenOff };
+                Err(kind.because(cause(&error)))
+            }
             Err(_elapsed) => Err(self.waited()),
         }
     }
 
     fn waited(&self) -> Unanswered {
-        Unanswered(format!("no answer within {} s", self.limits.request.as_secs_f32()))
+        NoAnswer::Timeout.because(format!("no answer within {} s", self.limits.request.as_secs_f32()))
     }
 }
 
@@ -242,11 +282,11 @@ impl Client {
 async fn read(mut body: Incoming, max: usize, keep: usize, bytes: &mut BytesMut) -> Result<(), Unanswered> {
     let mut seen = 0_usize;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Unanswered(format!("the answer broke off: {error}")))?;
+        let frame = frame.map_err(|error| NoAnswer::BrokenOff.because(format!("the answer broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         seen = seen.saturating_add(data.len());
         if seen > max {
-            return Err(Unanswered(format!("the answer is larger than {max} bytes")));
+            return Err(NoAnswer::BrokenOff.because(format!("the answer is larger than {max} bytes")));
         }
         let room = keep.saturating_sub(bytes.len());
         bytes.extend_from_slice(&data[..data.len().min(room)]);

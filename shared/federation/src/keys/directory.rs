@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::pem::{self, ID_RULE};
 use super::{ActorKeys, Error, SigningKeys};
 
 /// Actors whose parsed keys are kept. Reading one takes a fraction of a millisecond; this bounds memory (some 4 kB each).
@@ -39,6 +40,9 @@ pub enum Unreadable {
         "{0:?} is no template of key ids: it has no {PLACE} in it, for example https://our.example/users/{PLACE}#main-key"
     )]
     Template(String),
+    /// No key with such an id could sign anything.
+    #[error("{0:?} is no template of key ids: {ID_RULE}")]
+    TemplateText(String),
 }
 
 /// Signing keys out of a directory.
@@ -72,12 +76,15 @@ impl PemDirectory {
     /// The directory, and a template of key ids (`{actor}` stands for the actor's id) for files that name none.
     ///
     /// # Errors
-    /// There is no such directory, or the template would give all actors one id.
+    /// There is no such directory, or the template would give all actors one id, or one that can't be sent.
     pub fn open(directory: impl Into<PathBuf>, template: Option<String>) -> Result<Self, Unreadable> {
         let directory = directory.into();
         std::fs::read_dir(&directory).map_err(|cause| Unreadable::Directory { path: directory.clone(), cause })?;
         if let Some(template) = template.as_ref().filter(|template| !template.contains(PLACE)) {
             return Err(Unreadable::Template(template.clone()));
+        }
+        if let Some(template) = template.as_ref().filter(|template| !pem::is_id(template)) {
+            return Err(Unreadable::TemplateText(template.clone()));
         }
         Ok(Self { shared: Arc::new(Shared { directory, template, known: Mutex::default() }) })
     }
@@ -218,5 +225,17 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let one_for_all = Some("https://our.example/key".to_owned());
         assert!(matches!(PemDirectory::open(directory.path(), one_for_all), Err(Unreadable::Template(_))));
+    }
+
+    #[test]
+    fn a_template_whose_ids_could_not_be_sent_is_refused_before_anything_is_signed_with_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for odd in
+            ["\"https://our.example/{actor}\"", "https://our.example/users/{actor}#main key", "https://\u{fc}/{actor}"]
+        {
+            let error = PemDirectory::open(directory.path(), Some(odd.to_owned())).err().expect(odd);
+            assert!(matches!(&error, Unreadable::TemplateText(_)), "{error}");
+            assert!(error.to_string().contains("no quotation mark"), "{error}");
+        }
     }
 }

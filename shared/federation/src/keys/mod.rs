@@ -80,7 +80,7 @@ impl ActorKeys {
     /// where there is none.
     ///
     /// # Errors
-    /// No key, one of another kind, two of a kind, or one without an id.
+    /// No key, one of another kind, two of a kind, or one whose id is missing or can't stand in a header.
     pub fn from_pem(text: &str, key_id: Option<&str>) -> Result<Self, PemError> {
         pem::read(text, key_id)
     }

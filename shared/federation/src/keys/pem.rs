@@ -12,6 +12,9 @@ const KEY_ID: &str = "key-id:";
 /// The last line of a block begins so.
 const END: &str = "-----END ";
 
+/// What an id is made of: it stands in a header, between quotes.
+pub(super) const ID_RULE: &str = "visible ASCII characters, no space, no quotation mark and no backslash";
+
 /// Why a PEM text gives no keys. Never with anything of the text in it but a key's id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -26,6 +29,9 @@ pub enum Error {
     /// Nothing says under which id remotes find it.
     #[error("a key in it has no id: a line `Key-Id: https://..` before it, or a template for all")]
     NoId,
+    /// It has one that can't be sent. Not shown: where the line ends were lost, the key itself stands on that line.
+    #[error("the id of a key, on a `Key-Id:` line or from the template, is none: {ID_RULE}")]
+    Id,
     /// Two of a kind: which one signs?
     #[error("two keys of one kind in it")]
     Two,
@@ -34,7 +40,11 @@ pub enum Error {
 pub(super) fn read(text: &str, template: Option<&str>) -> Result<ActorKeys, Error> {
     let mut keys = ActorKeys { rsa: None, ed25519: None };
     for block in blocks(text) {
+        // A line that is there and wrong is not passed over: the template would give the key an id that nobody knows it by.
         let id = block.lines().find_map(key_id).or(template).ok_or(Error::NoId)?;
+        if !is_id(id) {
+            return Err(Error::Id);
+        }
         let der =
             PrivateKeyDer::from_pem_slice(block.as_bytes()).map_err(|error| Error::Unfit(fault(&error).to_owned()))?;
         let taken = match pair(&der)? {
@@ -98,13 +108,12 @@ fn blocks(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn key_id(line: &str) -> Option<&str> {
-    let (name, id) = line.split_at_checked(KEY_ID.len())?;
-    let id = id.trim();
-    (name.eq_ignore_ascii_case(KEY_ID) && is_id(id)).then_some(id)
+    let (name, id) = line.trim_start().split_at_checked(KEY_ID.len())?;
+    name.eq_ignore_ascii_case(KEY_ID).then_some(id.trim())
 }
 
-/// It stands in a header between quotes.
-fn is_id(id: &str) -> bool {
+/// See [`ID_RULE`].
+pub(super) fn is_id(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'))
 }
 
@@ -143,14 +152,18 @@ mod tests {
         assert_eq!(read("", Some(ID)), Error::NoKey);
         assert_eq!(read("no key here", Some(ID)), Error::NoKey);
         assert_eq!(read(RSA_PKCS8_PEM, None), Error::NoId);
-        assert_eq!(read(&format!("Key-Id: a\"b\n{RSA_PKCS8_PEM}"), None), Error::NoId);
+        for wrong in ["a\"b", "a b", "a\\b", "\u{fc}", ""] {
+            // The template is for files that name none.
+            assert_eq!(read(&format!("Key-Id: {wrong}\n{RSA_PKCS8_PEM}"), Some(ID)), Error::Id, "{wrong:?}");
+            assert_eq!(read(RSA_PKCS8_PEM, Some(wrong)), Error::Id, "{wrong:?}");
+        }
         assert_eq!(read(&format!("{RSA_PKCS8_PEM}\n{RSA_PKCS1_PEM}"), Some(ID)), Error::Two);
         let cut = RSA_PKCS8_PEM.replacen("MII", "AII", 1);
         assert!(matches!(read(&cut, Some(ID)), Error::Unfit(_)));
         // What becomes of a secret on its way through an environment or a template: the whole key is one line then.
         for lost in [" ", "\\n", ""] {
-            for pem in [RSA_PKCS8_PEM, RSA_PKCS1_PEM, ED25519_PEM] {
-                let said = read(&pem.replace('\n', lost), Some(ID));
+            for (pem, before) in [RSA_PKCS8_PEM, RSA_PKCS1_PEM, ED25519_PEM].into_iter().zip(["", "", "Key-Id: x\n"]) {
+                let said = read(&format!("{before}{pem}").replace('\n', lost), Some(ID));
                 let key = pem.lines().nth(1).expect("a line of the key");
                 let part = &key[..key.len().min(24)];
                 let bytes = format!("{:?}", part.as_bytes());
