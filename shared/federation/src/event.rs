@@ -25,9 +25,11 @@ pub enum FederationEvent {
     DeliveryFailed {
         /// Where it should have gone.
         inbox: Url,
-        /// The activity.
+        /// The activity. Of a backfill that was given up it is the `BackfillRequested` that had asked for it, as JSON: to be
+        /// published once more, ten minutes after the first at the earliest or by `store_again`: before, the broker takes the same
+        /// for a repeat.
         activity: Value,
-        /// Whose key signed it.
+        /// Whose key signed it; whose history it was.
         signing_actor_id: Uuid,
         /// What the last attempt met, in words.
         error: String,
@@ -39,6 +41,18 @@ pub enum FederationEvent {
         /// Where it goes. Text, as in k-ap: it may come straight from a remote actor.
         follower_inbox_url: String,
     },
+}
+
+impl FederationEvent {
+    /// What is told of a backfill that was given up.
+    #[must_use]
+    pub(crate) fn backfill_failed(owner_user_id: Uuid, inbox: Url, cause: &str) -> Self {
+        let activity = serde_json::json!({
+            "type": "BackfillRequested", "owner_user_id": owner_user_id, "follower_inbox_url": inbox
+        });
+        let error = format!("the backfill failed: {cause}");
+        Self::DeliveryFailed { inbox, activity, signing_actor_id: owner_user_id, error }
+    }
 }
 
 #[cfg(test)]
@@ -67,5 +81,15 @@ mod tests {
             assert_eq!(json["type"], kind);
             assert_eq!(serde_json::from_value::<FederationEvent>(json).expect("it reads back"), event);
         }
+    }
+
+    #[test]
+    fn a_backfill_that_was_given_up_tells_the_event_that_asks_for_it_again() {
+        let (owner, inbox) = (Uuid::from_u128(7), "https://a.example/inbox");
+        let failed = FederationEvent::backfill_failed(owner, inbox.parse().expect("a URL"), "no");
+        let FederationEvent::DeliveryFailed { activity, .. } = failed else { panic!("{failed:?}") };
+        let again: FederationEvent = serde_json::from_value(activity).expect("an event");
+        let asked = FederationEvent::BackfillRequested { owner_user_id: owner, follower_inbox_url: inbox.to_owned() };
+        assert_eq!(again, asked);
     }
 }

@@ -8,8 +8,9 @@
 //!
 //! An error means: not known to be stored, the caller still has it. Publishing it again is harmless, whatever became of the
 //! first one: the id is made of the event ([`message_id`](crate::message_id)), and the broker knows it for ten minutes. For the
-//! same reason **a delivery that was given up can't be sent once more within these minutes by publishing it once more**: it
-//! would be taken for a repeat. [`JetStreamPublisher::store_again`] gives it another id.
+//! same reason **an activity can't be sent once more within these minutes by publishing it once more**, after it was given up
+//! or on purpose (Follow, Undo, Follow with one `id`): it would be taken for a repeat, which the log says (info). It needs an
+//! `id` of its own, or [`JetStreamPublisher::store_again`].
 //!
 //! **A full lane is no error.** It belongs to a remote that has been dead for long, and nothing the caller could do would help.
 //! The delivery is parked (FED_PARKED, reason `remote-full`), acked before `publish` returns, and `DeliveryFailed` is
@@ -24,7 +25,7 @@ use fedstream_jetstream::parked::header as parked;
 use fedstream_jetstream::{
     Broker, Definition, NatsSettings, Publisher, Refused, StreamNeed, broker, definitions, streams,
 };
-use fedstream_lane::{LaneName, OutboxLane};
+use fedstream_lane::{LaneName, OutboxLane, ParkReason};
 use fedstream_wire::rfc3339;
 use time::OffsetDateTime;
 use tracing::Instrument;
@@ -37,7 +38,7 @@ use crate::trace::Trace;
 use crate::{EventPublisher, FederationEvent, message_id};
 
 /// The word under which a delivery is parked that found its lane full.
-pub const REMOTE_FULL: &str = "remote-full";
+pub const REMOTE_FULL: &str = ParkReason::RemoteFull.as_str();
 
 /// A healthy broker answers in milliseconds, and the application's own request waits.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,11 +97,38 @@ pub enum Error {
     },
 }
 
-/// Which time an event is sent once more; none is the first.
-type Again = Option<NonZeroU32>;
+/// What tells an event from an equal one that was stored before.
+#[derive(Clone, Copy)]
+enum Again<'a> {
+    /// Nothing does: it would be a repeat.
+    First,
+    /// The application sends it once more, for this time.
+    Time(NonZeroU32),
+    /// It tells of this delivery, of all those that are equal.
+    Of(&'a str),
+}
 
-fn renamed(msg_id: String, again: Again) -> String {
-    again.map_or_else(|| msg_id.clone(), |again| message_id::again(&msg_id, again))
+fn renamed(msg_id: String, again: Again<'_>) -> String {
+    match again {
+        Again::First => msg_id,
+        Again::Time(which) => message_id::again(&msg_id, which),
+        Again::Of(delivery) => message_id::of_delivery(&msg_id, delivery),
+    }
+}
+
+/// Harmless where the caller published again what it did not know to be stored. Where it meant to send the same once more,
+/// nothing will go out, and this line is all that tells.
+fn say_repeat(event: &FederationEvent) {
+    match event {
+        FederationEvent::DeliveryRequested { inbox, activity, .. } => {
+            let activity = activity.get("id").and_then(serde_json::Value::as_str);
+            tracing::info!(%inbox, activity, "this delivery was stored less than ten minutes ago, and is not sent once more");
+        }
+        FederationEvent::BackfillRequested { owner_user_id, follower_inbox_url: inbox } => {
+            tracing::info!(%inbox, %owner_user_id, "this backfill was stored less than ten minutes ago, and is not made once more");
+        }
+        FederationEvent::DeliveryFailed { .. } => {} // told again after a crash, and told once
+    }
 }
 
 /// Publishes events to NATS JetStream. Cheap to clone; all clones share a connection.
@@ -139,7 +167,7 @@ impl JetStreamPublisher {
     /// # Errors
     /// It is not known to be stored.
     pub async fn store(&self, event: FederationEvent) -> Result<(), Error> {
-        self.store_under(event, None).await
+        self.store_under(event, Again::First).await
     }
 
     /// Stores an event that was stored before and given up, to be delivered once more: under an id of its own, by which the
@@ -148,10 +176,19 @@ impl JetStreamPublisher {
     /// # Errors
     /// It is not known to be stored; calling again with the same number is harmless.
     pub async fn store_again(&self, event: FederationEvent, again: NonZeroU32) -> Result<(), Error> {
-        self.store_under(event, Some(again)).await
+        self.store_under(event, Again::Time(again)).await
     }
 
-    async fn store_under(&self, event: FederationEvent, again: Again) -> Result<(), Error> {
+    /// Stores what is told of one delivery; `delivery` tells it from others of the same activity. One that was sent again, or
+    /// re-driven, and failed once more is another: that is news, however soon after the first time.
+    ///
+    /// # Errors
+    /// It is not known to be stored; calling again with the same words is harmless.
+    pub async fn store_of(&self, event: FederationEvent, delivery: &str) -> Result<(), Error> {
+        self.store_under(event, Again::Of(delivery)).await
+    }
+
+    async fn store_under(&self, event: FederationEvent, again: Again<'_>) -> Result<(), Error> {
         match &event {
             FederationEvent::DeliveryRequested { inbox, signing_actor_id, .. } => {
                 let lane = lane_of(inbox, *signing_actor_id, self.options.partitions)?;
@@ -169,7 +206,7 @@ impl JetStreamPublisher {
         }
     }
 
-    async fn store_delivery(&self, lane: &OutboxLane, event: FederationEvent, again: Again) -> Result<(), Error> {
+    async fn store_delivery(&self, lane: &OutboxLane, event: FederationEvent, again: Again<'_>) -> Result<(), Error> {
         match self.put("DeliveryRequested", definitions::outbox(), lane.subject(), &event, again).await {
             Err(Error::NotStored { refused: Refused::LaneFull, .. }) => {}
             other => return other,
@@ -191,7 +228,7 @@ impl JetStreamPublisher {
     }
 
     /// A copy in FED_PARKED. Its id is that of the delivery, so that a repeat finds it there.
-    async fn park(&self, lane: &OutboxLane, event: &FederationEvent, again: Again) -> Result<(), Error> {
+    async fn park(&self, lane: &OutboxLane, event: &FederationEvent, again: Again<'_>) -> Result<(), Error> {
         let now = OffsetDateTime::now_utc();
         let Message { mut headers, payload } =
             Message::of(&lane.subject(), event, now, &Trace::of(&tracing::Span::current()))?;
@@ -215,7 +252,7 @@ impl JetStreamPublisher {
         stream: &Definition,
         subject: String,
         event: &FederationEvent,
-        again: Again,
+        again: Again<'_>,
     ) -> Result<(), Error> {
         let template = match event {
             FederationEvent::DeliveryRequested { .. } => "fed.outbox.{remote}.{partition}",
@@ -233,6 +270,7 @@ impl JetStreamPublisher {
             messaging.destination.template = template,
             messaging.message.id = tracing::field::Empty,
             fedstream.seq = tracing::field::Empty,
+            fedstream.duplicate = tracing::field::Empty,
             otel.status_code = tracing::field::Empty,
         );
         let message = Message::of(&subject, event, OffsetDateTime::now_utc(), &Trace::of(&span))?;
@@ -243,7 +281,11 @@ impl JetStreamPublisher {
         let storing = self.publisher.store_in(stream, subject.clone(), headers, payload, self.options.ack_timeout);
         match storing.instrument(span.clone()).await {
             Ok(stored) => {
-                span.record("fedstream.seq", stored.sequence.0);
+                span.record("fedstream.seq", i64::try_from(stored.sequence.0).unwrap_or(i64::MAX)); // an unsigned one would be exported as text
+                span.record("fedstream.duplicate", stored.duplicate);
+                if stored.duplicate {
+                    span.in_scope(|| say_repeat(event));
+                }
                 Ok(())
             }
             Err(refused) => {

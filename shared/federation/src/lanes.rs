@@ -4,14 +4,14 @@
 //! order there. **The number of partitions is part of that**: with another number an actor moves to another lane, and what is
 //! in its old one may be overtaken until that is empty. Every publisher of one broker uses the same number.
 
-use std::fmt;
 use std::num::NonZeroU16;
 
-use fedstream_jetstream::lane_settings::Key;
-use fedstream_lane::{InstanceName, InvalidSubject, LaneName, OutboxLane};
+use fedstream_lane::{InstanceName, OutboxLane};
 use sha2::{Digest, Sha256};
 use url::Url;
 use uuid::Uuid;
+
+pub use fedstream_lane::BackfillLane;
 
 /// Lanes that a remote's traffic is spread over, where nothing else is said: a slow remote takes as many activities at a
 /// time. Each lane costs a consumer while it has a backlog, and remotes number in the thousands.
@@ -56,50 +56,6 @@ pub fn lane_of(inbox: &Url, actor: Uuid, partitions: NonZeroU16) -> Result<Outbo
     Ok(OutboxLane { remote: remote_of(inbox)?, partition: partition_of(actor, partitions) })
 }
 
-/// The backfill jobs for one remote instance of one user.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BackfillLane {
-    /// The follower's instance.
-    pub remote: InstanceName,
-    /// Whose history.
-    pub owner: Uuid,
-}
-
-impl LaneName for BackfillLane {
-    const KIND: &'static str = "backfill";
-    const TEMPLATE: &'static str = "fed.backfill.{remote}.{owner}";
-    const PARKED_TEMPLATE: &'static str = "fed.parked.backfill.{remote}.{owner}";
-
-    fn key(&self) -> String {
-        format!("backfill.{}.{}", self.remote.token(), self.owner)
-    }
-
-    fn from_subject(subject: &str) -> Result<Self, InvalidSubject> {
-        let form = InvalidSubject::Form("fed.backfill.<remote>.<owner>");
-        let tokens = subject.strip_prefix("fed.backfill.").ok_or(form)?;
-        let (remote, owner) = tokens.split_once('.').ok_or(form)?;
-        let lane = Self { remote: InstanceName::from_token(remote)?, owner: owner.parse().map_err(|_| form)? };
-        if lane.subject() == subject { Ok(lane) } else { Err(form) } // a UUID has more than one spelling
-    }
-
-    fn remote(&self) -> &InstanceName {
-        &self.remote
-    }
-}
-
-/// Jobs have no settings of their own: those of all outbound lanes hold, so that who pauses what goes out pauses it all.
-impl From<BackfillLane> for Key {
-    fn from(_: BackfillLane) -> Self {
-        Self::OutboxDefault
-    }
-}
-
-impl fmt::Display for BackfillLane {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.remote, self.owner)
-    }
-}
-
 /// `fed.event.delivery_failed.<remote>`: where an application hears of what was given up.
 #[must_use]
 pub fn failed_subject(remote: &InstanceName) -> String {
@@ -112,16 +68,6 @@ mod tests {
 
     fn url(text: &str) -> Url {
         text.parse().expect(text)
-    }
-
-    #[test]
-    fn the_jobs_of_a_remote_and_an_owner_are_a_lane() {
-        let jobs = BackfillLane { remote: "mastodon.social".parse().expect("name"), owner: Uuid::from_u128(1) };
-        assert_eq!(jobs.subject(), "fed.backfill.mastodon_social.00000000-0000-0000-0000-000000000001");
-        assert_eq!(BackfillLane::from_subject(&jobs.subject()), Ok(jobs));
-        for subject in ["fed.backfill.a", "fed.backfill.a.1", "fed.backfill.a.00000000000000000000000000000001"] {
-            assert!(BackfillLane::from_subject(subject).is_err(), "{subject}");
-        }
     }
 
     #[test]

@@ -38,8 +38,32 @@
 //! # }
 //! ```
 //!
+//! `examples/minimal.rs` is the smallest application, either way: `cargo run -p federation --example minimal -- try`.
+//!
+//! # Inside your process
+//! Nor need it be a service beside the application. `Worker`, of the crate `delivery-worker` (services/delivery-worker), is what
+//! that service runs: it consumes, delivers and backfills inside the application's process until it is told to stop, with the
+//! application's own [`SigningKeys`] and its own [`History`], read from where it has them and not over HTTP. Any number of
+//! processes share the work, services among them. This crate and that one are all of fedstream that is linked:
+//! ```text
+//! let broker = Broker::connect(NatsSettings::default(), "our.example").await?;      // delivery_worker's
+//! let ports = Ports { attempts: Attempts::new(Client::new(Setup::default())?, keys), history: Some(history) };
+//! let worker = Worker::open(broker, Settings::default(), ports, Readiness::new(&READINESS), shutdown.clone()).await?;
+//! let running = tokio::spawn(worker.run(Duration::from_secs(20)));
+//! ```
+//! `cargo run -p delivery-worker --example in_process` is a whole application of this kind. The worker is in a crate of its own,
+//! for an application that only publishes has no use for what carries lanes.
+//!
 //! # In an application that has k-ap
-//! k-ap's events have the same variants and fields, so this is all that is between its `EventPublisher` and ours:
+//! | k-ap | here |
+//! |---|---|
+//! | `FederationEvent`, `EventPublisher` | the same, variant for variant and field for field |
+//! | `builder(..)`, `event_publisher`, `delivery_max_attempts`, `delivery_initial_delay_secs`, `build` | the same on [`ActivityPubService`]; besides `signing_keys`, `history`, `on_delivery_failed` |
+//! | `deliver_to_inbox`, `run_backfill_for_follower` | the same: one delivery, one walk, when they return it is done |
+//! | a worker of your own, that consumes the queue and calls these two | `delivery-worker`, or a `Worker` in your process |
+//! | its repositories of users and objects | [`SigningKeys`], [`History`] (or [`OutboxCollection`], over HTTP) |
+//!
+//! So this is all that is between its `EventPublisher` and ours:
 //! ```
 //! # mod k_ap {
 //! #     pub enum FederationEvent {
@@ -89,6 +113,7 @@ pub mod keys;
 pub mod lanes;
 pub mod message_id;
 mod publisher;
+pub mod room;
 pub mod rules;
 mod service;
 pub mod signature;
@@ -101,7 +126,7 @@ pub mod verdict;
 pub use attempt::{Attempted, Attempts, Client, Delivery, Limits, Setup};
 pub use backfill::{Backfilled, Cursor, History, OutboxCollection, OutboxSetup, Page};
 pub use event::FederationEvent;
-pub use fedstream_jetstream::{NatsSettings, StreamsMode};
+pub use fedstream_jetstream::{Broker, NatsSettings, StreamsMode};
 pub use guard::{Guard, Names};
 pub use in_process::{Left, LeftBackfill};
 pub use jetstream::{JetStreamPublisher, Options as JetStreamOptions};

@@ -13,7 +13,7 @@ use crate::FederationEvent;
 
 /// The id of an event on this subject.
 ///
-/// A `DeliveryFailed` has one of its own kind: that a delivery failed twice within the broker's duplicate window is told once.
+/// A `DeliveryFailed` has one of its own kind; see [`of_delivery`].
 #[must_use]
 pub fn of(subject: &str, event: &FederationEvent) -> String {
     let (kind, inbox, actor, activity) = match event {
@@ -28,8 +28,12 @@ pub fn of(subject: &str, event: &FederationEvent) -> String {
         }
     };
     let activity = activity.map(canonical).unwrap_or_default();
+    hash_of(&[subject, kind, inbox, &actor.to_string(), &activity])
+}
+
+fn hash_of(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
-    for part in [subject, kind, inbox, &actor.to_string(), &activity] {
+    for part in parts {
         hash.update((part.len() as u64).to_be_bytes()); // lengths keep ("ab", "c") and ("a", "bc") apart
         hash.update(part);
     }
@@ -60,6 +64,13 @@ fn quoted(text: &str) -> String {
 #[must_use]
 pub fn again(id: &str, again: NonZeroU32) -> String {
     format!("{id}.again.{again}")
+}
+
+/// The id of what is told of one delivery, where there may be equal ones: a failure of what was sent again is another event
+/// than that of the first. `delivery` is anything that is the delivery's own, and stays.
+#[must_use]
+pub fn of_delivery(id: &str, delivery: &str) -> String {
+    hash_of(&[id, delivery])
 }
 
 #[cfg(test)]
@@ -103,6 +114,14 @@ mod tests {
         };
         let failed = FederationEvent::DeliveryFailed { inbox, activity, signing_actor_id, error: "x".into() };
         assert_ne!(of("fed.outbox.a.0", &failed), id);
+    }
+
+    #[test]
+    fn what_is_told_of_two_equal_deliveries_are_two_events_and_the_same_of_one_is_one() {
+        let id = of("fed.event.delivery_failed.a", &requested("https://a.example/inbox", r#"{"id":"x"}"#, 1));
+        assert_eq!(of_delivery(&id, "first"), of_delivery(&id, "first"));
+        assert_ne!(of_delivery(&id, "first"), of_delivery(&id, "first.again.1"));
+        assert_ne!(of_delivery(&id, "first"), id);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fedstream_wire::rfc3339;
-use fedstream_wire::stored::label;
+use fedstream_wire::stored::{label, redrive};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -34,24 +34,9 @@ pub const VERSION: &str = "1";
 
 /// Names of the NATS headers of a stored outbound message.
 pub mod header {
-    /// Deduplication id, see [`crate::message_id`].
-    pub const MSG_ID: &str = "Nats-Msg-Id";
-    /// Format version.
-    pub const VERSION: &str = "Fed-Version";
-    /// The activity's `id`, cut and with control characters escaped: for people and logs.
-    pub const ACTIVITY_ID: &str = "Fed-Activity-Id";
-    /// The activity's `type`.
-    pub const ACTIVITY_TYPE: &str = "Fed-Activity-Type";
-    /// Where it goes.
-    pub const INBOX: &str = "Fed-Inbox";
-    /// Whose key signs it; of a backfill job, whose history it is.
-    pub const ACTOR: &str = "Fed-Signing-Actor";
-    /// When the application asked for it, RFC 3339.
-    pub const REQUESTED_AT: &str = "Fed-Requested-At";
-    /// W3C trace context of the request.
-    pub const TRACEPARENT: &str = "traceparent";
-    /// W3C trace state.
-    pub const TRACESTATE: &str = "tracestate";
+    pub use fedstream_wire::stored::header::{
+        ACTIVITY_ID, ACTIVITY_TYPE, ACTOR, INBOX, MSG_ID, REDRIVE, REQUESTED_AT, TRACEPARENT, TRACESTATE, VERSION,
+    };
 }
 
 /// A message that this version can't read. It is parked, never dropped.
@@ -126,6 +111,8 @@ pub struct Particulars {
     pub msg_id: Option<String>,
     /// When the application asked for it.
     pub requested_at: Option<OffsetDateTime>,
+    /// Its sequence in FED_PARKED, where it was parked and published again.
+    pub redrive: Option<u64>,
     /// The trace it belongs to.
     pub trace: Trace,
 }
@@ -139,8 +126,17 @@ impl Particulars {
         Ok(Self {
             msg_id: text(header::MSG_ID),
             requested_at: get(header::REQUESTED_AT).and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok()),
+            redrive: redrive(&get),
             trace: Trace { parent: text(header::TRACEPARENT), state: text(header::TRACESTATE) },
         })
+    }
+
+    /// Since when it is tried: since the application asked for it, or, where that is not said, since the broker has it
+    /// (`stored_at`); one that was given up and published again, since the broker has it once more, else it would be given up
+    /// again at once.
+    #[must_use]
+    pub fn tried_since(&self, stored_at: OffsetDateTime) -> OffsetDateTime {
+        self.requested_at.filter(|_| self.redrive.is_none()).unwrap_or(stored_at)
     }
 }
 
@@ -216,6 +212,12 @@ impl StoredBackfill {
         expect("BackfillRequested", payload)?;
         let event: Event = serde_json::from_slice(payload)?;
         Ok(Self { owner_user_id: event.owner_user_id, follower_inbox: event.follower_inbox_url, particulars })
+    }
+
+    /// The event that says that it was given up.
+    #[must_use]
+    pub fn failed(&self, cause: &str) -> FederationEvent {
+        FederationEvent::backfill_failed(self.owner_user_id, self.follower_inbox.clone(), cause)
     }
 }
 
@@ -305,6 +307,17 @@ mod tests {
         assert_eq!(read.particulars.requested_at, Some(at()));
         assert_eq!(read.particulars.trace, trace());
         assert_eq!(read.particulars.msg_id.as_deref(), Some(message.msg_id()));
+    }
+
+    #[test]
+    fn what_was_published_again_is_tried_since_it_came_back_and_not_since_it_was_asked_for() {
+        let back = at() + time::Duration::days(5);
+        let mut message = Message::of("fed.outbox.a.0", &requested(), at(), &trace()).expect("a message");
+        assert_eq!(read(&message).expect("a delivery").particulars.tried_since(back), at());
+        message.headers.push((header::REDRIVE, "17".to_owned()));
+        let particulars = read(&message).expect("a delivery").particulars;
+        assert_eq!((particulars.redrive, particulars.tried_since(back)), (Some(17), back));
+        assert_eq!(Particulars::default().tried_since(back), back, "nobody says when it was asked for");
     }
 
     #[test]

@@ -7,6 +7,17 @@
 //! The walk knows neither where the history comes from ([`History`]: the application's own reader, or [`OutboxCollection`]
 //! over HTTP) nor where it goes ([`Recipient`]: an inbox, or an outbox lane). After each activity it says how far it is; a
 //! walk that begins at such a [`Position`] begins with the activity after it.
+//!
+//! What is published after the backfill was asked for goes out live, to the new follower too, and is passed over: by the
+//! instant in `published` (RFC 3339; a Create without one has its object's), with half a minute for clocks that differ.
+//! Without a `published` that can be read, or with one that is still to come, an activity is handed on; what is passed over is
+//! counted. It counts when it was asked for, and not when the walk
+//! begins: what was there by then is handed on by a job that has waited for days, too.
+//!
+//! What its user deletes while a page is in hand has a Delete that goes out live, and an activity that was handed on after it
+//! would stand for good at the follower. So nothing is handed on of a page that is older than [`FRESH`]: it is read again
+//! first. What is left is a deletion in these seconds; only the application could rule it out, with a reader of its own
+//! that knows what is deleted.
 
 mod outbox;
 
@@ -15,12 +26,26 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use outbox::{OutboxCollection, OutboxSetup};
 
 /// Pages of one walk: a history that goes on for ever is a mistake of its reader (one whose pages form a ring, for instance).
 const PAGES_MAX: u32 = 100_000;
+
+/// A recipient may let a walk wait for days. A page that is older than this is read again before more of it goes: what was
+/// deleted meanwhile must not follow its own Delete. A page then costs its reader six requests a minute at most.
+pub const FRESH: Duration = Duration::from_secs(10);
+
+/// Seconds. The clocks that stamp a request and an activity may be those of two machines; a repeat is better than a gap.
+const CLOCKS_DIFFER: i64 = 30;
+
+/// A recipient that was answered "gone" (404, 410) so often in a row is. One activity alone may be refused in these words too: a
+/// reply to what is not there, for instance.
+pub const GONE_AFTER: u8 = 3;
 
 /// Ids that a position carries beside the last one: it is stored at each step.
 const BEFORE_MAX: usize = 7;
@@ -46,12 +71,14 @@ pub struct Unreadable(pub String);
 
 /// Where a user's own activities are read: the port that an application fills.
 ///
-/// Public ones only, and only what a new follower is to see: what a page holds is sent as it is.
+/// Public ones only, and only what a new follower is to see: what a page holds is sent as it is, but for what was
+/// `published` after the backfill was asked for (see the module).
 #[async_trait]
 pub trait History: Send + Sync {
     /// The page at a cursor, or the oldest one.
     ///
-    /// What is added while a walk is on its way comes at the end; a page that was handed out keeps its place.
+    /// What is added while a walk is on its way comes at the end; a page that was handed out keeps its place. The same page may
+    /// be asked for again, and is to be without what was deleted meanwhile.
     ///
     /// # Errors
     /// It can't be read now.
@@ -70,9 +97,41 @@ pub struct Position {
     /// Those before it, the newest first, for where that one is gone itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<String>,
+    /// When it was asked for, in Unix seconds: what was published later went out live, to this follower too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
 }
 
 impl Position {
+    /// The beginning of a walk that was asked for at this time.
+    #[must_use]
+    pub fn asked_at(at: OffsetDateTime) -> Self {
+        Self::default().or_asked_at(at)
+    }
+
+    /// This one; as one that was asked for at this time, where it does not say when.
+    #[must_use]
+    pub fn or_asked_at(self, at: OffsetDateTime) -> Self {
+        Self { until: self.until.or(Some(at.unix_timestamp())), ..self }
+    }
+
+    /// Whether anything is done with.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.page.is_some() || self.done > 0
+    }
+
+    /// Whether an activity was published after this walk was asked for.
+    fn is_live(&self, activity: &Value, now: OffsetDateTime) -> bool {
+        let of_note = || (activity["type"] == "Create").then(|| activity["object"]["published"].as_str()).flatten();
+        let published = activity["published"].as_str().or_else(of_note);
+        let published = published.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+        let after = |published: OffsetDateTime, moment| published.unix_timestamp() - CLOCKS_DIFFER > moment;
+        // One that is still to come says nothing of when it went out.
+        let published = published.filter(|published| !after(*published, now.unix_timestamp()));
+        published.zip(self.until).is_some_and(|(published, until)| after(published, until))
+    }
+
     /// Where in a page to go on.
     fn index_in(&self, activities: &[Value]) -> usize {
         let known = || self.last.iter().chain(&self.before);
@@ -87,13 +146,13 @@ impl Position {
 
     /// One more is done with.
     fn after(self, id: Option<String>) -> Self {
-        let Self { page, done, last, mut before } = self;
+        let Self { page, done, last, mut before, until } = self;
         let Some(id) = id else {
-            return Self { page, done: done + 1, last: None, before: Vec::new() }; // the number is all there is
+            return Self { page, done: done + 1, last: None, before: Vec::new(), until }; // the number is all there is
         };
         before.splice(0..0, last);
         before.truncate(BEFORE_MAX);
-        Self { page, done: done + 1, last: Some(id), before }
+        Self { page, done: done + 1, last: Some(id), before, until }
     }
 }
 
@@ -114,6 +173,14 @@ pub enum Refusal {
 /// Where the activities of a walk go.
 #[async_trait]
 pub trait Recipient: Send {
+    /// Waits until it takes one more at once: asked before each, so that what is handed on was read after the waiting.
+    ///
+    /// # Errors
+    /// See [`Refusal`]; none of them is about an activity.
+    async fn ready(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     /// Takes one. Returns when it is safe there.
     ///
     /// # Errors
@@ -150,6 +217,8 @@ pub struct Backfilled {
     pub taken: u64,
     /// Activities that were not, each for good.
     pub refused: u64,
+    /// Activities that were published after the backfill was asked for, and so went out live.
+    pub passed_over: u64,
     /// The recipient is gone, so there was an end before the end of the history.
     pub gone: Option<String>,
 }
@@ -197,15 +266,31 @@ pub async fn walk(
 ) -> Result<Backfilled, Error> {
     let mut at = from.unwrap_or_default();
     let mut came_to = Backfilled::default();
-    for _ in 0..PAGES_MAX {
+    let (mut pages, mut read_again_at) = (0, None);
+    'page: while pages < PAGES_MAX {
         let page = match history.page(owner, at.page.as_ref()).await {
             Ok(page) => page,
             Err(cause) => return Err(Error::History { at, cause }),
         };
+        let read_at = Instant::now();
         let first = at.index_in(&page.activities);
         for (index, activity) in page.activities.into_iter().enumerate().skip(first) {
             let id = activity["id"].as_str().map(str::to_owned);
-            match to.take(activity).await {
+            if at.is_live(&activity, OffsetDateTime::now_utc()) {
+                came_to.passed_over += 1;
+                at = Position { done: index, ..at }.after(id);
+                continue;
+            }
+            let mut asked = to.ready().await;
+            // Once at a place: a recipient that lets each one wait is to get them all the same.
+            if asked.is_ok() && read_at.elapsed() > FRESH && read_again_at.as_ref() != Some(&at) {
+                read_again_at = Some(at.clone());
+                continue 'page;
+            }
+            if asked.is_ok() {
+                asked = to.take(activity).await;
+            }
+            match asked {
                 Ok(()) => came_to.taken += 1,
                 Err(Refusal::ThisOne(cause)) => {
                     tracing::debug!(%owner, %cause, "an activity of a backfill was not taken");
@@ -223,6 +308,7 @@ pub async fn walk(
         }
         at = Position { page: Some(next), done: 0, ..at };
         keep(to, &at).await?;
+        pages += 1;
         tokio::time::sleep(pace.pause).await;
     }
     Err(Error::Endless)
@@ -309,6 +395,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_published_after_the_request_is_live() {
+        let at = Position::asked_at(OffsetDateTime::from_unix_timestamp(1_700_000_000).expect("a time")); // 22:13:20 UTC
+        let now = OffsetDateTime::from_unix_timestamp(1_700_000_000 + 3 * 3_600).expect("a time");
+        let note = |published: &str| serde_json::json!({ "type": "Create", "published": published });
+        for (published, is_live) in [
+            ("2023-11-14T22:13:19Z", false),
+            ("2023-11-14T22:13:40.5Z", false), // its clock may be ahead
+            ("2023-11-14T22:14:00Z", true),
+            ("2023-11-15T00:14:00+02:00", true),
+            ("2023-11-15T01:13:40Z", true),
+            ("2023-11-15T01:14:00Z", false), // not yet
+            ("yesterday", false),
+        ] {
+            assert_eq!(at.is_live(&note(published), now), is_live, "{published}");
+        }
+        let inside = serde_json::json!({ "type": "Create", "object": note("2023-11-14T22:14:00Z") });
+        let boosted = serde_json::json!({ "type": "Announce", "object": note("2023-11-14T22:14:00Z") });
+        assert_eq!((at.is_live(&inside, now), at.is_live(&boosted, now)), (true, false));
+        assert!(!Position::default().is_live(&inside, now), "asked for nobody knows when");
+        assert_eq!(at.clone().or_asked_at(OffsetDateTime::now_utc()), at);
+    }
+
+    #[test]
     fn a_place_is_found_by_id_where_the_page_has_lost_an_activity() {
         let page = ["a", "c", "d"].map(|id| serde_json::json!({ "id": id }));
         let at = |done, last: Option<&str>| Position { done, last: last.map(str::to_owned), ..Position::default() };
@@ -324,6 +433,66 @@ mod tests {
         assert_eq!(all.index_in(&page), 2);
         assert_eq!(at(9, None).index_in(&page), 3);
         assert_eq!(at(0, None).index_in(&page), 0);
+    }
+
+    /// One page, of which its user deletes "b" once it was read.
+    #[derive(Default)]
+    struct Deleting(std::sync::atomic::AtomicUsize);
+
+    #[async_trait]
+    impl History for Deleting {
+        async fn page(&self, _: Uuid, _: Option<&Cursor>) -> Result<Page, Unreadable> {
+            let reads = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let there: &[&str] = if reads == 0 { &["a", "b", "c"] } else { &["a", "c"] };
+            let activities = there.iter().map(|id| serde_json::json!({ "id": id })).collect();
+            Ok(Page { activities, next: None })
+        }
+    }
+
+    /// Lets each activity wait for so long.
+    struct Slow(Duration, Vec<String>);
+
+    #[async_trait]
+    impl Recipient for Slow {
+        async fn ready(&mut self) -> Result<(), Refusal> {
+            if !self.1.is_empty() {
+                tokio::time::sleep(self.0).await;
+            }
+            Ok(())
+        }
+
+        async fn take(&mut self, activity: Value) -> Result<(), Refusal> {
+            self.1.push(activity["id"].as_str().unwrap_or_default().to_owned());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_walk_passes_over_what_is_live() {
+        struct Dated;
+        #[async_trait]
+        impl History for Dated {
+            async fn page(&self, _: Uuid, _: Option<&Cursor>) -> Result<Page, Unreadable> {
+                let note = |(id, published)| serde_json::json!({ "id": id, "published": published });
+                let all = [("a", "2023-11-14T22:00:00Z"), ("b", "2023-11-14T23:00:00Z"), ("c", "2023-11-14T21:00:00Z")];
+                Ok(Page { activities: all.into_iter().map(note).collect(), next: None })
+            }
+        }
+        let from = Position::asked_at(OffsetDateTime::from_unix_timestamp(1_700_000_000).expect("a time"));
+        let mut to = Fragile { calls_left: usize::MAX, ..Fragile::default() };
+        let came_to = run(walk(&Dated, Uuid::nil(), Some(from), &at_once(), &mut to)).expect("an end");
+        assert_eq!((to.taken, came_to.taken, came_to.passed_over), (vec!["a".to_owned(), "c".to_owned()], 2, 1));
+        assert_eq!((to.kept.done, to.kept.last.as_deref()), (3, Some("c")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_deleted_while_the_recipient_lets_it_wait_is_not_handed_on() {
+        for (waits, taken) in [(FRESH * 360, &["a", "c"][..]), (FRESH / 4, &["a", "b", "c"])] {
+            let mut slow = Slow(waits, Vec::new());
+            let came_to = walk(&Deleting::default(), Uuid::nil(), None, &at_once(), &mut slow).await.expect("an end");
+            assert_eq!(slow.1, taken, "{waits:?}");
+            assert_eq!(came_to.taken, taken.len() as u64);
+        }
     }
 
     #[test]

@@ -2,18 +2,29 @@
 //! application in any language.
 //!
 //! A collection begins with what is newest and leads to what is older by `next`; a walk wants the oldest first. So its end
-//! is found once, by `last` or by following `next` to the end, and then the way goes back: by `prev` where the pages have
-//! it, otherwise by the trail that was left on the way there.
+//! is found once, by `last` or by following `next` to the end, and then the way goes back: by the trail that was left on
+//! the way there, otherwise by `prev` where the pages have it. Where there is neither (after a restart, with addresses that have moved) the
+//! way is looked for from the newest page on, to the one with what was handed out last; without that nobody says that it is the end.
 //!
 //! Where pages are numbered from the newest on, each post in the meantime pushes everything one place on, across the pages'
 //! bounds, and each deletion pulls it back. So a cursor is the address of a page and the ids of what was handed out last: a
-//! page is read on from there, and where none of them stands on it, back over `next` to where one does.
+//! page is read on from there, and where none of them stands on it, back over `next` to where one does. That costs a second
+//! request a page, and can't be had for less: such a page tells nothing of what was pushed over its lower bound.
+//!
+//! Where a page's address names an activity at its bound instead (`min_id=..`, `max_id=..`, as Mastodon and others have it),
+//! nothing moves over that bound, and each page is read once. No other parameter is trusted: `since_id` leads past what stands between.
 //!
 //! Links are followed on the host of the configured address, whatever host they name: an application knows itself by its
 //! public name, and is asked here by an internal one. So no link leads anywhere else. An activity that stands in a page as an
 //! address only and is gone (404, 410) is passed over: it would be gone at the next try too.
+//!
+//! What stands in a page has the page's `@context` as a rule, and none of its own. It goes out alone, so it is given that one; else the
+//! collection's, else that of Activity Streams; its own is never replaced. All three are read anew with each page: an activity
+//! has the same bytes at each reading, by which the broker knows a repeat.
 
-use std::collections::HashMap;
+mod place;
+
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,8 +32,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::HeaderMap;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
@@ -31,14 +41,20 @@ use crate::attempt::{Client, ClientError, Limits, Setup};
 use crate::guard::Guard;
 use crate::lanes::authority_of;
 
+use place::Place;
+
 /// What a template has in place of the user's id.
 const PLACE: &str = "{owner}";
 
-/// Pages on the way to the end. Their addresses are kept: some MB at worst.
+/// What an activity's terms mean (JSON-LD), and what they mean where nothing is said (Activity Streams 2.0, section 2.1).
+const CONTEXT: &str = "@context";
+const ACTIVITY_STREAMS: &str = "https://www.w3.org/ns/activitystreams";
+
+/// Pages on the way to the end.
 const TRAIL_MAX: usize = 20_000;
 
-/// Users whose trail is kept at a time.
-const TRAILS_MAX: usize = 64;
+/// Pages whose newer one is kept, of all users: some 200 bytes each, of the walks that are on their way and of some before them.
+const TRAILS_MAX: usize = 5 * TRAIL_MAX;
 
 /// Activities that stand in a page as an address only, and are fetched one by one: more are no page.
 const ITEMS_MAX: usize = 1_000;
@@ -168,16 +184,16 @@ impl OutboxCollection {
         serde_json::from_slice(&body).map(Some).map_err(|error| Unreadable(format!("{url} is no JSON: {error}")))
     }
 
-    /// A document that stands in another one, or is to be fetched.
-    async fn follow(&self, outbox: &Url, link: &Value) -> Result<Option<(String, Value)>, Unreadable> {
-        match link {
+    /// The document that a member of another one leads to, or holds.
+    async fn follow(&self, outbox: &Url, from: &Value, member: &str) -> Result<Option<(String, Value)>, Unreadable> {
+        match &from[member] {
             Value::String(address) => {
                 let url = on_host_of(outbox, address)?;
                 Ok(Some((url.to_string(), self.get(&url).await?)))
             }
-            Value::Object(members) => {
-                let id = members.get("id").and_then(Value::as_str).unwrap_or_default();
-                Ok(Some((on_host_of(outbox, id)?.to_string(), link.clone())))
+            held @ Value::Object(_) => {
+                let id = held["id"].as_str().unwrap_or_default();
+                Ok(Some((on_host_of(outbox, id)?.to_string(), in_context(held.clone(), from))))
             }
             _ => Ok(None),
         }
@@ -186,58 +202,93 @@ impl OutboxCollection {
     /// The oldest page.
     async fn oldest(&self, owner: Uuid, outbox: &Url) -> Result<Option<(String, Value)>, Unreadable> {
         let collection = self.get(outbox).await?;
-        if let Some(last) = self.follow(outbox, &collection["last"]).await?
+        if let Some(last) = self.follow(outbox, &collection, "last").await?
             && address(&last.1["prev"]).is_some()
         {
             return Ok(Some(last));
         }
-        match self.follow(outbox, &collection["first"]).await? {
-            Some(first) => self.to_the_end(owner, outbox, first).await.map(Some),
+        match self.follow(outbox, &collection, "first").await? {
+            Some(first) => self.back_to(owner, outbox, first, &HashSet::new()).await.map(|(oldest, _)| Some(oldest)),
             None => Ok(Some((outbox.to_string(), collection))), // a small one without pages
         }
     }
 
-    /// Follows `next` and remembers the way back.
-    async fn to_the_end(
+    /// Follows `next` from a page to the first that has one of these ids on it, else to the end, and remembers the way back. The
+    /// page, and the one that led there.
+    ///
+    /// It is added to what is remembered: other walks of the same user are on their way by older addresses. A page's place may
+    /// have moved since; what stands on it decides ([`OutboxCollection::since`]).
+    async fn back_to(
         &self,
         owner: Uuid,
         outbox: &Url,
-        first: (String, Value),
-    ) -> Result<(String, Value), Unreadable> {
+        from: (String, Value),
+        ids: &HashSet<String>,
+    ) -> Result<((String, Value), Option<String>), Unreadable> {
         let mut trail = HashMap::new();
-        let mut page = first;
-        while let Some(next) = self.follow(outbox, &page.1["next"]).await? {
+        let mut page = from;
+        while place_of(&page.1, ids).is_none() {
+            let Some(next) = self.follow(outbox, &page.1, "next").await? else { break };
             if next.0 == page.0 || trail.contains_key(&next.0) || trail.len() >= TRAIL_MAX {
                 return Err(Unreadable(format!("the pages of {outbox} don't come to an end")));
             }
             trail.insert(next.0.clone(), page.0);
             page = next;
         }
+        let newer = trail.get(&page.0).cloned();
         let mut trails = self.trails.lock().unwrap_or_else(PoisonError::into_inner);
-        if trails.len() >= TRAILS_MAX && !trails.contains_key(&owner) {
+        if trails.values().map(HashMap::len).sum::<usize>() + trail.len() > TRAILS_MAX {
             trails.clear(); // those on their way find theirs again
         }
-        trails.insert(owner, trail);
-        Ok(page)
+        if !trail.is_empty() {
+            trails.entry(owner).or_default().extend(trail);
+        }
+        Ok((page, newer))
     }
 
-    /// The page that is one newer; none at the newest.
-    async fn newer(&self, owner: Uuid, outbox: &Url, page: &(String, Value)) -> Result<Option<String>, Unreadable> {
-        if let Some(prev) = address(&page.1["prev"]) {
-            return Ok(Some(on_host_of(outbox, prev)?.to_string()));
+    /// Where it goes on after this page, of which all is handed out, and `last` of that last; none at the newest.
+    ///
+    /// The newest is the page that the collection begins with, or whose newest activity was handed out, and no other: one that no
+    /// newer is known of was met in another life of this process, and has been moved meanwhile.
+    async fn newer(
+        &self,
+        owner: Uuid,
+        outbox: &Url,
+        (address, page): (String, Value),
+        by_prev: bool,
+        mut last: Vec<String>,
+    ) -> Result<Option<Place>, Unreadable> {
+        if let Some(known) = self.known_newer(owner, &address) {
+            return Ok(Some(Place { page: known, last, older: Some(address), by_prev: false }));
         }
-        if let Some(known) = self.known_newer(owner, &page.0) {
-            return Ok(Some(known));
+        if let Some(prev) = self::address(&page["prev"]) {
+            let prev = on_host_of(outbox, prev)?.to_string();
+            return Ok(Some(Place { page: prev, last, older: Some(address), by_prev: true }));
         }
-        // The newest has no newer one; any other without a link was met in another life of this process.
+        if by_prev {
+            return Ok(None);
+        }
         let collection = self.get(outbox).await?;
-        match self.follow(outbox, &collection["first"]).await? {
-            Some(first) if first.0 != page.0 => {
-                self.to_the_end(owner, outbox, first).await?;
-                Ok(self.known_newer(owner, &page.0))
-            }
-            _ => Ok(None),
+        let first = self::address(&collection["first"]).map(|first| on_host_of(outbox, first)).transpose()?;
+        if first.as_ref().map_or(address == outbox.as_str(), |first| *first.as_str() == address) {
+            return Ok(None);
         }
+        let first = self.follow(outbox, &collection, "first").await?.unwrap_or((outbox.to_string(), collection));
+        let handed_out = ids_of(&page).chain(last.iter().map(String::as_str)).map(str::to_owned).collect();
+        let ((found, on_it), newer) = self.back_to(owner, outbox, first, &handed_out).await?;
+        let Some((at, id)) = place_of(&on_it, &handed_out) else {
+            return Err(Unreadable(format!(
+                "nothing is left in {outbox} of what was read last, so nobody knows what follows it"
+            )));
+        };
+        if !last.iter().any(|last| last == id) {
+            last.insert(0, id.to_owned());
+            last.truncate(LAST_MAX);
+        }
+        if at > 0 {
+            return Ok(Some(Place { page: found, last, older: Some(address), by_prev: false }));
+        }
+        Ok(newer.map(|newer| Place { page: newer, last, older: Some(found), by_prev: false }))
     }
 
     fn known_newer(&self, owner: Uuid, page: &str) -> Option<String> {
@@ -245,60 +296,63 @@ impl OutboxCollection {
         trails.get(&owner)?.get(page).cloned()
     }
 
-    /// What is newer than what was handed out last, to the top of this page; the newest first.
-    async fn since(&self, outbox: &Url, page: &Value, last: &[String]) -> Result<Vec<Value>, Unreadable> {
-        let mut items = items(outbox, page)?;
-        let (of_this, mut looked_at, mut page) = (items.len(), 0, page.clone());
-        for _ in 0..=BACK_MAX {
-            let known = |item: &Value| address(item).is_some_and(|id| last.iter().any(|last| last == id));
-            if let Some(at) = items[looked_at..].iter().position(known) {
-                items.truncate(looked_at + at);
-                return Ok(items);
-            }
-            if last.is_empty() {
-                break;
-            }
-            let Some((_, older)) = self.follow(outbox, &page["next"]).await? else { break };
-            looked_at = items.len();
-            items.extend(self::items(outbox, &older)?);
-            page = older;
+    /// What is newer than what was handed out last, to the top of this page; the newest first, each once. None where that is far
+    /// below this page.
+    async fn since(
+        &self,
+        outbox: &Url,
+        page: &(String, Value),
+        place: &Place,
+    ) -> Result<Option<Vec<Value>>, Unreadable> {
+        let mut items = items(outbox, &page.1)?;
+        if let Some(at) = place.position_in(&items) {
+            items.truncate(at);
+            return Ok(Some(items));
         }
-        // All of them are gone, or what has no ids: the page as it stands.
-        items.truncate(of_this);
-        Ok(items)
+        if place.last.is_empty() || place.adjoins(&page.0, &items) {
+            return Ok(Some(items));
+        }
+        let (of_this, mut from) = (items.len(), page.1.clone());
+        for _ in 0..BACK_MAX {
+            let Some((_, older)) = self.follow(outbox, &from, "next").await? else {
+                // All of them are gone, or what has no ids: the page as it stands.
+                items.truncate(of_this);
+                return Ok(Some(items));
+            };
+            let mut more = self::items(outbox, &older)?;
+            let at = place.position_in(&more);
+            more.truncate(at.unwrap_or(more.len()));
+            // What a post pushed on between these two requests stands on both pages.
+            let known: HashSet<&str> = items.iter().filter_map(address).collect();
+            more.retain(|item| address(item).is_none_or(|id| !known.contains(id)));
+            items.extend(more);
+            if at.is_some() {
+                return Ok(Some(items));
+            }
+            from = older;
+        }
+        Ok(None)
     }
 
-    /// The activities themselves, the oldest first.
+    /// The activities themselves, the oldest first, each with a context.
     async fn activities(&self, outbox: &Url, items: Vec<Value>) -> Result<Vec<Value>, Unreadable> {
         let mut activities = Vec::with_capacity(items.len());
+        let assumed = json!({ CONTEXT: ACTIVITY_STREAMS });
+        let is_bare = |item: &Value| item.as_object().is_some_and(|members| !members.contains_key(CONTEXT));
+        // Their page has none. A request more for each such page, also where the collection was in hand: the next life of this
+        // process may begin with this page.
+        let collection = if items.iter().any(is_bare) { self.get(outbox).await? } else { Value::Null };
         for item in items.into_iter().rev() {
             match item {
-                Value::Object(_) => activities.push(item),
+                Value::Object(_) => activities.push(in_context(in_context(item, &collection), &assumed)),
                 Value::String(address) => {
-                    activities.extend(self.get_unless_gone(&on_host_of(outbox, &address)?).await?);
+                    let found = self.get_unless_gone(&on_host_of(outbox, &address)?).await?;
+                    activities.extend(found.map(|activity| in_context(activity, &assumed)));
                 }
                 _ => {}
             }
         }
         Ok(activities)
-    }
-}
-
-/// What a cursor of this history says.
-#[derive(Serialize, Deserialize)]
-struct Place {
-    page: String,
-    /// Ids of what was handed out last, the newest first.
-    last: Vec<String>,
-}
-
-impl Place {
-    fn read(cursor: &Cursor) -> Result<Self, Unreadable> {
-        serde_json::from_str(&cursor.0).map_err(|_| Unreadable(format!("{:?} is no place in an outbox", cursor.0)))
-    }
-
-    fn cursor(&self) -> Result<Cursor, Unreadable> {
-        serde_json::to_string(self).map(Cursor).map_err(|error| Unreadable(error.to_string()))
     }
 }
 
@@ -315,16 +369,25 @@ impl History for OutboxCollection {
             None => self.oldest(owner, &outbox).await?,
         };
         let Some(page) = page else { return Ok(Page::default()) };
-        let before = place.map(|place| place.last).unwrap_or_default();
-        let items = self.since(&outbox, &page.1, &before).await?;
-        let ids = items.iter().filter_map(address).map(str::to_owned);
-        let last: Vec<String> = ids.chain(before.iter().cloned()).take(LAST_MAX).collect();
-        let activities = self.activities(&outbox, items).await?;
-        let next = match self.newer(owner, &outbox, &page).await? {
-            Some(page) => Some(Place { page, last }.cursor()?),
-            None => None,
+        let place = place.unwrap_or_default();
+        let items = match self.since(&outbox, &page, &place).await? {
+            Some(items) => items,
+            // A `prev` that leads past what stands between (`since_id`), or pages of posts meanwhile: on from where it was.
+            None => {
+                let handed_out = place.last.iter().cloned().collect();
+                let (found, _) = self.back_to(owner, &outbox, page.clone(), &handed_out).await?;
+                if place_of(&found.1, &handed_out).is_some() {
+                    let next = Place { page: found.0, by_prev: false, ..place }.cursor()?;
+                    return Ok(Page { activities: Vec::new(), next: Some(next) });
+                }
+                items(&outbox, &page.1)? // all of them are gone
+            }
         };
-        Ok(Page { activities, next })
+        let ids = items.iter().filter_map(address).map(str::to_owned);
+        let last: Vec<String> = ids.chain(place.last.iter().cloned()).take(LAST_MAX).collect();
+        let activities = self.activities(&outbox, items).await?;
+        let next = self.newer(owner, &outbox, page, place.by_prev, last).await?;
+        Ok(Page { activities, next: next.map(|next| next.cursor()).transpose()? })
     }
 }
 
@@ -335,7 +398,29 @@ fn items(outbox: &Url, page: &Value) -> Result<Vec<Value>, Unreadable> {
     if items.len() > ITEMS_MAX {
         return Err(Unreadable(format!("a page of {outbox} has {} items", items.len())));
     }
-    Ok(items.to_vec())
+    Ok(items.iter().map(|item| in_context(item.clone(), page)).collect())
+}
+
+/// What stands on a page: the ids, the newest first.
+fn ids_of(page: &Value) -> impl Iterator<Item = &str> {
+    let items = [&page["orderedItems"], &page["items"]].into_iter().find_map(Value::as_array);
+    items.into_iter().flatten().filter_map(address)
+}
+
+/// The newest of these ids that stands on a page, and how many are above it.
+fn place_of<'p>(page: &'p Value, ids: &HashSet<String>) -> Option<(usize, &'p str)> {
+    ids_of(page).enumerate().find(|(_, id)| ids.contains(*id))
+}
+
+/// What stands in a document has the document's context, and needs one of its own where it goes out alone.
+fn in_context(mut held: Value, document: &Value) -> Value {
+    if let Value::Object(members) = &mut held
+        && !members.contains_key(CONTEXT)
+        && let Some(context) = document.get(CONTEXT).filter(|context| !context.is_null())
+    {
+        members.insert(CONTEXT.to_owned(), context.clone());
+    }
+    held
 }
 
 /// The address that a link holds, itself or as the `id` of what it holds.
@@ -366,6 +451,19 @@ mod tests {
         ] {
             assert_eq!(on_host_of(&outbox, link).expect(link).as_str(), asked);
         }
+    }
+
+    #[test]
+    fn what_stands_in_a_page_goes_out_in_its_context() {
+        let outbox: Url = "http://app.internal/users/1/outbox".parse().expect("a URL");
+        let contexts = |page: Value| -> Vec<Value> {
+            items(&outbox, &page).expect("items").into_iter().map(|item| item[CONTEXT].clone()).collect()
+        };
+        let (items, security) =
+            (json!([{ "id": "a" }, { "id": "b", "@context": "own" }, "c"]), json!(["x", { "y": "z" }]));
+        let expected = [security.clone(), json!("own"), Value::Null];
+        assert_eq!(contexts(json!({ "@context": security, "orderedItems": items })), expected);
+        assert_eq!(contexts(json!({ "orderedItems": items })), [Value::Null, json!("own"), Value::Null]);
     }
 
     #[test]

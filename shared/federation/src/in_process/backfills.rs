@@ -6,7 +6,10 @@
 //!                              └────────────────── from where it was ──────────────────────┘ given up after as many as a delivery
 //! ```
 //!
-//! The position is in memory, as everything here: a shutdown hands it back.
+//! One whose inbox answers "gone" again and again is given up at once.
+//!
+//! The position is in memory, as everything here: a shutdown hands it back. One that is given up is told as a delivery is, with
+//! the event that asks for it again in the activity's place.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use async_trait::async_trait;
 use fedstream_lane::Moment;
 use futures::FutureExt;
 use serde_json::Value;
+use time::OffsetDateTime;
 use tokio::sync::{SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -23,9 +27,10 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{AskedBy, Error, InProcess, LeftBackfill, Outcome, Shared};
+use crate::FederationEvent;
 use crate::activity::Activity;
 use crate::attempt::Delivery;
-use crate::backfill::{self, Backfilled, History, Position, Recipient, Refusal, Unreadable, walk};
+use crate::backfill::{self, Backfilled, GONE_AFTER, History, Position, Recipient, Refusal, Unreadable, walk};
 use crate::lanes::remote_of;
 use crate::rules::millis;
 
@@ -95,6 +100,7 @@ impl InProcess {
 
 impl Shared {
     fn begin(self: &Arc<Self>, backfill: Backfill) -> Result<Job, Error> {
+        let backfill = Backfill { at: backfill.at.or_asked_at(OffsetDateTime::now_utc()), ..backfill };
         let history = self.history.clone().ok_or(Error::NoHistory)?;
         let (owner, inbox) = (backfill.owner, backfill.inbox.clone());
         let mut backfills = self.backfills();
@@ -144,7 +150,16 @@ impl Job {
         let began = Instant::now();
         let mut backoff = shared.rules.backoff();
         let (mut failures, mut was_at) = (0_u32, self.at());
-        while let Err(Halt { error, given_up }) = self.run().await {
+        loop {
+            let Halt { error, given_up } = match self.run().await {
+                Ok(Backfilled { gone: None, .. }) => return,
+                Ok(Backfilled { gone: Some(cause), .. }) => {
+                    tracing::warn!(%owner, %inbox, error = cause, "a backfill was given up");
+                    shared.tell_event(FederationEvent::backfill_failed(*owner, inbox.clone(), &cause));
+                    return;
+                }
+                Err(halt) => halt,
+            };
             let at = self.at();
             if at != was_at {
                 failures = 0;
@@ -157,6 +172,7 @@ impl Job {
                 if let Some((delivery, cause)) = given_up {
                     shared.tell(delivery, cause);
                 }
+                shared.tell_event(FederationEvent::backfill_failed(*owner, inbox.clone(), &error.to_string()));
                 return;
             }
             tracing::debug!(%owner, %inbox, %error, failures, "a backfill goes on later");
@@ -169,7 +185,7 @@ impl Job {
     /// From where it is until something is in the way.
     async fn run(&self) -> Result<Backfilled, Halt> {
         let turn = self.shared.backfill_turns.acquire().await.ok(); // never closed
-        let mut follower = Follower { job: self, turn, given_up: None };
+        let mut follower = Follower { job: self, turn, given_up: None, gone: 0 };
         let pace = self.shared.pace;
         // A reader that panics is one that can't be read.
         let walking = walk(self.history.as_ref(), self.owner, Some(self.at()), &pace, &mut follower);
@@ -185,6 +201,8 @@ struct Follower<'j> {
     job: &'j Job,
     turn: Option<SemaphorePermit<'j>>,
     given_up: Option<(Delivery, String)>,
+    /// How often in a row it has said that it is gone.
+    gone: u8,
 }
 
 impl Follower<'_> {
@@ -213,12 +231,15 @@ impl Recipient for Follower<'_> {
         let Job { shared, owner, inbox, .. } = self.job;
         let delivery = Delivery { inbox: inbox.clone(), activity: Arc::new(activity), signing_actor_id: *owner };
         match self.outcome(&delivery).await? {
-            Outcome::Delivered => Ok(()),
+            Outcome::Delivered => {
+                self.gone = 0;
+                Ok(())
+            }
             Outcome::Failed { refused: true, status, cause } => {
                 shared.tell(delivery, cause.clone());
+                self.gone = if matches!(status, Some(404 | 410)) { self.gone.saturating_add(1) } else { 0 };
                 // The inbox itself is not there any more: the rest of the history would hear the same.
-                let gone = matches!(status, Some(404 | 410));
-                Err(if gone { Refusal::Gone(cause) } else { Refusal::ThisOne(cause) })
+                Err(if self.gone >= GONE_AFTER { Refusal::Gone(cause) } else { Refusal::ThisOne(cause) })
             }
             Outcome::Failed { refused: false, cause, .. } => {
                 self.given_up = Some((delivery, cause.clone()));

@@ -258,7 +258,7 @@ impl InProcess {
             follower_inbox_url: left.follower_inbox_url.clone(),
         });
         let events = deliveries.chain(again).collect();
-        Left { events, backfills: backfills.into_iter().filter(|left| left.at != Position::default()).collect() }
+        Left { events, backfills: backfills.into_iter().filter(|left| left.at.has_begun()).collect() }
     }
 
     fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
@@ -337,13 +337,16 @@ impl Shared {
             inbox = %delivery.inbox, activity.id = delivery.activity.id(), %error,
             "a delivery was given up"
         );
-        let Some(on_failed) = &self.on_failed else { return };
-        let event = FederationEvent::DeliveryFailed {
+        self.tell_event(FederationEvent::DeliveryFailed {
             inbox: delivery.inbox,
             activity: delivery.activity.to_value(),
             signing_actor_id: delivery.signing_actor_id,
             error,
-        };
+        });
+    }
+
+    fn tell_event(&self, event: FederationEvent) {
+        let Some(on_failed) = &self.on_failed else { return };
         if catch_unwind(AssertUnwindSafe(|| on_failed(event))).is_err() {
             tracing::error!("what hears of failed deliveries panicked; the lane goes on");
         }

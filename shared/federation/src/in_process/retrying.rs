@@ -33,6 +33,11 @@ pub enum Outcome {
     },
 }
 
+/// A number for the delivery's lane among those of its remote: the breaker tells them apart by it.
+fn lane_of(delivery: &Delivery) -> u64 {
+    delivery.signing_actor_id.as_u64_pair().1
+}
+
 /// Delivers by the rule, a bounded number at a time.
 pub(crate) struct Retrying {
     attempts: Attempts,
@@ -65,7 +70,8 @@ impl Retrying {
         let patience = self.patience(since);
         loop {
             // The turn first: what the breaker says holds now, and not after minutes in line.
-            let turn = self.turns.take(&remote).await;
+            let fails = self.breaker().is_failing(&remote);
+            let mut turn = self.turns.take(&remote, fails).await;
             let admission = self.breaker().ask(self.now(), &remote);
             let (wait, verdict) = match admission {
                 Admission::Probing { until } => {
@@ -83,8 +89,9 @@ impl Retrying {
                 // Somebody was told a moment ago that it does not answer: that counts as an attempt of ours.
                 Admission::Open { until } => (Some(until), None),
                 Admission::Go | Admission::Probe(_) => {
-                    let attempted = self.attempts.attempt(delivery).instrument(span.clone()).await;
-                    let (probe, report) = (admission.probe(), attempted.report());
+                    let attempt = self.attempts.attempt(delivery).instrument(span.clone());
+                    let attempted = turn.during(attempt).await;
+                    let (probe, report) = (admission.probe(), attempted.report(lane_of(delivery)));
                     self.breaker().report(self.now(), &remote, probe, report, fastrand::u16(..=1000));
                     (None, Some(attempted.verdict))
                 }

@@ -120,6 +120,18 @@ async fn by_default_nothing_on_this_machine_is_asked() {
 }
 
 #[tokio::test]
+async fn an_inbox_that_no_request_can_name_is_refused_and_nobody_is_asked() {
+    let remote = remote().await;
+    let long = inbox(&remote).join(&"x".repeat(70_000)).expect("a URL");
+    let error = service().await.deliver_to_inbox(long, note(1), ALICE).await.expect_err("too long");
+    assert!(
+        matches!(&error, DeliveryError::Refused { status: None, cause } if cause.starts_with("no request can be written (")),
+        "{error}"
+    );
+    assert_eq!(remote.arrivals(), 0);
+}
+
+#[tokio::test]
 async fn an_answer_that_never_comes_or_never_ends_holds_nobody_up() {
     // Short for the answer that never comes only: every other one has all the time that it needs.
     let limits = Limits { request: Duration::from_millis(300), ..Limits::default() };

@@ -1,20 +1,22 @@
 //! A user's history for a new follower, from the application's own reader and from its outbox collection.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use axum::{Json, Router};
-use federation::backfill::{Error, Unreadable};
+use federation::backfill::{Error, Position, Unreadable};
 use federation::{Backfilled, Cursor, History, OutboxCollection, OutboxSetup, Page};
 use fedstream_tests::behaviour::Behaviour;
 use fedstream_tests::eventually::becomes_true;
 use fedstream_tests::instance::Instance;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -51,21 +53,69 @@ fn numbers(remote: &Instance) -> Vec<usize> {
 async fn a_new_follower_gets_the_history_from_the_oldest_on() {
     let (service, remote) = (with(Notes(10)).await, remote().await);
     let came_to = service.run_backfill_for_follower(ALICE, inbox(&remote).into()).await.expect("sent");
-    assert_eq!(came_to, Backfilled { taken: 10, refused: 0, gone: None });
+    assert_eq!(came_to, Backfilled { taken: 10, ..Backfilled::default() });
     assert_eq!(numbers(&remote), (0..10).collect::<Vec<_>>());
     service.request_backfill(ALICE, inbox(&remote).into()).await.expect("taken");
     assert_eq!(service.shut_down(PATIENCE).await.events, []);
     assert_eq!(remote.arrivals(), 20);
 }
 
+/// Three notes: of an hour ago, of an hour from now, which is a clock that is ahead, and one that does not say.
+struct Dated;
+
+#[async_trait]
+impl History for Dated {
+    async fn page(&self, _: Uuid, _: Option<&Cursor>) -> Result<Page, Unreadable> {
+        let dated = |(number, after): (usize, Option<i64>)| {
+            let mut note = note(number);
+            if let Some(after) = after {
+                let published = OffsetDateTime::now_utc() + time::Duration::hours(after);
+                note["published"] = published.format(&Rfc3339).expect("a time").into();
+            }
+            note
+        };
+        Ok(Page { activities: [(0, Some(-1)), (1, Some(1)), (2, None)].map(dated).to_vec(), next: None })
+    }
+}
+
 #[tokio::test]
-async fn what_is_refused_is_passed_over_and_an_inbox_that_is_gone_ends_it() {
-    let (service, remote) = (with(Notes(10)).await, remote().await);
+async fn what_was_published_after_a_backfill_was_asked_for_is_left_to_the_live_traffic() {
+    let (service, remote) = (with(Dated).await, remote().await);
+    service.run_backfill_for_follower(ALICE, inbox(&remote).into()).await.expect("sent");
+    service.request_backfill(ALICE, inbox(&remote).into()).await.expect("taken");
+    // One that was left over by a shutdown of two hours ago.
+    let at = Position::asked_at(OffsetDateTime::now_utc() - time::Duration::hours(2));
+    becomes_true("those of now are through", PATIENCE, || remote.arrivals() == 6).await.expect("in time");
+    let came_to = service.resume_backfill(ALICE, inbox(&remote).into(), at).await.expect("sent");
+    assert_eq!(came_to, Backfilled { taken: 2, passed_over: 1, ..Backfilled::default() });
+    assert_eq!(service.shut_down(PATIENCE).await.events, []);
+    assert_eq!(numbers(&remote), [0, 1, 2, 0, 1, 2, 1, 2]);
+}
+
+#[tokio::test]
+async fn what_is_refused_is_passed_over_and_an_inbox_that_says_again_and_again_that_it_is_gone_ends_it() {
+    let (service, remote) = (with(Notes(20)).await, remote().await);
     remote.behave_where(None, Behaviour::rejects(422, "no"), |seen| seen.id.ends_with("/3"));
-    remote.behave_where(None, Behaviour::rejects(410, "gone"), |seen| seen.id.ends_with("/6"));
+    remote.behave_where(None, Behaviour::rejects(410, "gone"), |seen| {
+        ["/1", "/5", "/6", "/8", "/9", "/10"].iter().any(|number| seen.id.ends_with(number))
+    });
     let came_to = service.run_backfill_for_follower(ALICE, inbox(&remote).into()).await.expect("an end");
-    assert_eq!(came_to, Backfilled { taken: 5, refused: 1, gone: Some("the remote answered 410: gone".to_owned()) });
-    assert_eq!(numbers(&remote), (0..7).collect::<Vec<_>>());
+    let gone = Some("the remote answered 410: gone".to_owned());
+    assert_eq!(came_to, Backfilled { taken: 4, refused: 6, gone, ..Backfilled::default() });
+    assert_eq!(numbers(&remote), (0..11).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_backfill_whose_inbox_is_gone_is_told_as_one_that_was_given_up() {
+    let failures = Failures::default();
+    let builder = hurried(&failures).history(Arc::new(Notes(6))).backfill_pause(Duration::ZERO);
+    let (service, remote) = (builder.build().await.expect("a service"), remote().await);
+    remote.behave(Behaviour::rejects(410, "gone"));
+    service.request_backfill(ALICE, inbox(&remote).into()).await.expect("taken");
+    assert_eq!(service.shut_down(PATIENCE).await.events, []);
+    let told: Vec<_> = failures.all().into_iter().map(|(_, cause)| cause).collect();
+    let (one, whole) = ("the remote answered 410: gone", "the backfill failed: the remote answered 410: gone");
+    assert_eq!(told, [one, one, one, whole]);
 }
 
 #[tokio::test]
@@ -140,7 +190,7 @@ async fn reader(shape: Shape, notes: usize) -> OutboxCollection {
     reader_of(&address.to_string())
 }
 
-fn reader_of(address: &str) -> OutboxCollection {
+pub fn reader_of(address: &str) -> OutboxCollection {
     let template = format!("http://{address}/users/{{owner}}/outbox");
     OutboxCollection::new(OutboxSetup { template, ..OutboxSetup::default() }).expect("a template")
 }
@@ -179,94 +229,52 @@ async fn an_outbox_is_read_on_from_a_cursor_by_a_reader_that_never_saw_it() {
     }
 }
 
-/// An outbox with numbered pages, the newest first, that its user goes on writing in.
-#[derive(Clone)]
-struct Written(Arc<Mutex<Vec<usize>>>);
-
-impl Written {
-    fn new(notes: std::ops::Range<usize>) -> Self {
-        Self(Arc::new(Mutex::new(notes.collect())))
+#[tokio::test]
+async fn activities_go_out_in_the_context_of_the_page_or_the_collection_that_they_stand_in() {
+    let context = json!(["https://www.w3.org/ns/activitystreams", { "Emoji": "toot:Emoji" }]);
+    let bare = json!({ "id": "https://our.example/activities/1", "type": "Create" });
+    let page = json!({ "id": "?page=0", "orderedItems": [bare] });
+    let mut whole = page.clone();
+    whole["@context"] = context.clone();
+    for collection in [json!({ "@context": context, "first": page }), whole] {
+        let show = move || async move { Json(collection) };
+        let router = Router::new().route("/users/{user}/outbox", get(show));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let history = reader_of(&listener.local_addr().expect("it is bound").to_string());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let read = history.page(ALICE, None).await.expect("a page").activities;
+        assert_eq!((&read[0]["@context"], &read[0]["id"], read.len()), (&context, &bare["id"], 1));
     }
+}
 
-    fn post(&self, number: usize) {
-        self.0.lock().expect("nobody panicked").push(number);
-    }
-
-    fn delete(&self, number: usize) {
-        self.0.lock().expect("nobody panicked").retain(|other| *other != number);
-    }
-
-    async fn reader(&self) -> OutboxCollection {
+#[tokio::test]
+async fn an_activity_has_the_same_context_from_whichever_side_its_page_is_reached() {
+    let (own, of_collection, usual) = ("own", "of the collection", "https://www.w3.org/ns/activitystreams");
+    let bare = json!({ "id": "https://our.example/activities/1", "type": "Create" });
+    let with_own = json!({ "@context": own, "id": "https://our.example/activities/2", "type": "Create" });
+    let page = json!({ "id": "/page", "orderedItems": [with_own, bare, "/bare"] });
+    for (collection, inherited) in [
+        (json!({ "@context": of_collection, "first": "/page" }), of_collection),
+        (json!({ "@context": of_collection, "first": page }), of_collection),
+        (json!({ "first": page }), usual),
+        (json!({ "@context": null, "first": "/page" }), usual),
+    ] {
+        let (shown, page, bare) = (collection.clone(), page.clone(), bare.clone());
+        let router = Router::new()
+            .route("/users/{user}/outbox", get(move || async move { Json(shown) }))
+            .route("/page", get(move || async move { Json(page) }))
+            .route("/bare", get(move || async move { Json(bare) }));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let router = Router::new().route("/users/{user}/outbox", get(written)).with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        reader_of(&address.to_string())
-    }
-}
-
-async fn written(State(notes): State<Written>, Query(query): Query<HashMap<String, usize>>) -> Json<Value> {
-    let mut notes = notes.0.lock().expect("nobody panicked").clone();
-    notes.reverse();
-    let pages = notes.len().div_ceil(PAGE);
-    let Some(page) = query.get("page") else {
-        return Json(json!({ "first": "?page=0", "last": format!("?page={}", pages - 1) }));
-    };
-    let items: Vec<_> = notes.iter().skip(page * PAGE).take(PAGE).map(|number| note(*number)).collect();
-    let link = |to: Option<usize>| to.filter(|to| *to < pages).map(|to| format!("?page={to}"));
-    Json(json!({ "orderedItems": items, "next": link(Some(page + 1)), "prev": link(page.checked_sub(1)) }))
-}
-
-/// Reads to the end; before each page but the first the user does something.
-async fn read_while(outbox: &Written, mut before_a_page: impl FnMut(usize)) -> Vec<usize> {
-    let history = outbox.reader().await;
-    let (mut read, mut at) = (Vec::new(), None);
-    for page in 0.. {
-        if page > 0 {
-            before_a_page(page);
+        let history = reader_of(&address.to_string());
+        // From the collection, and by the page's own address, as after a restart.
+        let by_address = json!({ "page": format!("http://{address}/page"), "last": [] }).to_string();
+        for at in [None, Some(Cursor(by_address))] {
+            let read = history.page(ALICE, at.as_ref()).await.expect("a page").activities;
+            let contexts: Vec<_> = read.iter().map(|activity| activity["@context"].clone()).collect();
+            assert_eq!(contexts, [usual, inherited, own], "{collection}, {at:?}");
         }
-        let found = history.page(ALICE, at.as_ref()).await.expect("a page");
-        read.extend(found.activities.iter().map(number_of));
-        at = found.next;
-        if at.is_none() {
-            break;
-        }
-    }
-    read
-}
-
-fn number_of(activity: &Value) -> usize {
-    let id = activity["id"].as_str().expect("an id");
-    id.rsplit('/').next().and_then(|number| number.parse().ok()).expect("a number")
-}
-
-#[tokio::test]
-async fn what_is_posted_while_an_outbox_is_read_pushes_nothing_out_of_it() {
-    for posts in [1, 3, 9] {
-        let outbox = Written::new(0..10);
-        let mut next = 10;
-        let read = read_while(&outbox, |page| {
-            for _ in 0..if page < 3 { posts } else { 0 } {
-                outbox.post(next);
-                next += 1;
-            }
-        });
-        assert_eq!(read.await, (0..10 + 2 * posts).collect::<Vec<_>>(), "{posts}");
-    }
-}
-
-#[tokio::test]
-async fn what_is_deleted_while_an_outbox_is_read_takes_nothing_with_it() {
-    // What was read last itself, what was read before, and what was not read yet.
-    for deleted in [vec![1], vec![0], vec![0, 1], vec![4], vec![1, 5, 9]] {
-        let outbox = Written::new(0..10);
-        let read = read_while(&outbox, |page| {
-            if page == 1 {
-                deleted.iter().for_each(|number| outbox.delete(*number));
-            }
-        });
-        let expected: Vec<_> = (0..10).filter(|number| *number < 2 || !deleted.contains(number)).collect();
-        assert_eq!(read.await, expected, "{deleted:?}");
     }
 }
 
@@ -326,7 +334,8 @@ async fn what_a_follower_refuses_or_never_takes_is_told() {
     service.request_backfill(ALICE, inbox(&remote).into()).await.expect("taken");
     assert_eq!(service.shut_down(PATIENCE).await.events, []);
     let told: Vec<_> = failures.all().into_iter().map(|(_, cause)| cause).collect();
-    assert_eq!(told, ["the remote answered 422: no", "the remote answered 503"]);
+    let whole = "the backfill failed: the recipient takes no more for now: the remote answered 503";
+    assert_eq!(told, ["the remote answered 422: no", "the remote answered 503", whole]);
 }
 
 #[tokio::test]

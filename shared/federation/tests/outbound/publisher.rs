@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use federation::{EventPublisher, FederationEvent};
-use fedstream_tests::broker::Broker;
+use federation::{EventPublisher, FederationEvent, JetStreamOptions, JetStreamPublisher, NatsSettings};
+use fedstream_tests::broker::{Broker, Options, PASSWORD, deployed_users};
 use fedstream_tests::eventually::eventually;
 use serde_json::Value;
 use url::Url;
@@ -125,6 +125,36 @@ async fn a_full_lane_parks_the_delivery_and_says_so_and_another_lane_has_room() 
     };
     assert_eq!(activity, note(2));
     assert!(error.contains("is full"), "{error}");
+}
+
+#[tokio::test]
+async fn an_application_needs_no_more_rights_than_deploy_gives_it() {
+    let users = deployed_users("delivery-worker.conf").expect("a file");
+    let broker = Broker::start_with(Options { lines: users, ..Options::default() }).await.expect("a broker");
+    let settings = NatsSettings {
+        url: broker.url(),
+        user: Some("application".to_owned()),
+        password: Some(PASSWORD.to_owned()),
+        inbox_prefix: Some("_INBOX_application".to_owned()),
+        ..NatsSettings::default()
+    };
+    // The first of all: it makes the streams.
+    let connected = JetStreamPublisher::connect(settings, JetStreamOptions::default()).await;
+    let publisher = connected.expect("it may look at the streams, and make them");
+    let jetstream = broker.jetstream().await.expect("a connection");
+    let mut outbox = jetstream.get_stream("FED_OUTBOX").await.expect("the stream");
+    let mut config = outbox.info().await.expect("an answer").config.clone();
+    config.max_messages_per_subject = 1;
+    jetstream.update_stream(config).await.expect("a shorter lane");
+    for number in 0..2 {
+        publisher.publish(requested(number, "https://dead.example/inbox")).await.expect("stored, or parked");
+    }
+    let follower_inbox_url = "https://remote.example/inbox".to_owned();
+    let backfill = FederationEvent::BackfillRequested { owner_user_id: ALICE, follower_inbox_url };
+    publisher.publish(backfill).await.expect("stored");
+    for stream in ["FED_OUTBOX", "FED_BACKFILL", "FED_PARKED", "FED_EVENTS"] {
+        assert_eq!(all(&broker, stream).await.len(), 1, "{stream}");
+    }
 }
 
 #[tokio::test]

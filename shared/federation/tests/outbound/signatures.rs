@@ -1,9 +1,13 @@
 //! Which form of signature goes to whom, verified by a library that shares no code with ours.
 
+use std::time::Duration;
+
+use federation::Limits;
 use fedstream_tests::behaviour::Behaviour;
+use fedstream_tests::eventually::eventually;
 use fedstream_tests::sign::Kind;
 
-use crate::support::{ALICE, BOB, inbox, note, remote, service};
+use crate::support::{ALICE, BOB, Failures, PATIENCE, hurried, inbox, note, remote, service};
 
 #[tokio::test]
 async fn every_delivery_is_signed_so_that_the_remote_verifies_it() {
@@ -71,6 +75,53 @@ async fn a_remote_that_can_not_fetch_our_key_is_tried_again_and_one_that_does_no
     remote.behave_where(None, Behaviour::rejects(401, ""), |seen| seen.signature != Ok(Kind::Cavage));
     let error = service.deliver_to_inbox(inbox(&remote), note(2), ALICE).await.expect_err("not taken");
     assert_eq!(error.to_string(), "refused: the remote answered 403 to every form of signature: no");
+}
+
+#[tokio::test]
+async fn what_an_old_server_makes_of_headers_it_does_not_know_is_no_answer_to_the_delivery() {
+    for odd in [404, 405, 415, 422, 500, 501, 503] {
+        let (service, remote) = (service().await, remote().await);
+        let cavage = |seen: &fedstream_tests::instance::Seen| seen.signature == Ok(Kind::Cavage);
+        remote.behave_where(Some(1), Behaviour::rejects(401, "no key"), cavage);
+        remote.behave_where(Some(1), Behaviour::rejects(403, "no"), cavage);
+        remote.behave_where(None, Behaviour::rejects(odd, "what?"), move |seen| !cavage(seen));
+        // BOB has a third form: it is tried as well.
+        for (actor, said) in [
+            (ALICE, "not now: the remote answered 401 to every form of signature: no key"),
+            (BOB, "refused: the remote answered 403 to every form of signature: no"),
+        ] {
+            let error = service.deliver_to_inbox(inbox(&remote), note(1), actor).await.expect_err("not taken");
+            assert_eq!(error.to_string(), said, "{odd}");
+        }
+        assert_eq!(remote.arrivals(), 5, "{odd}");
+        // What is said to the usual form is said for all.
+        remote.behave(Behaviour::rejects(odd, ""));
+        let error = service.deliver_to_inbox(inbox(&remote), note(1), ALICE).await.expect_err("not taken");
+        assert!(error.to_string().ends_with(&format!("the remote answered {odd}")), "{error}");
+        assert_eq!(remote.arrivals(), 6, "{odd}");
+    }
+}
+
+#[tokio::test]
+async fn a_form_that_gets_no_answer_takes_none_back() {
+    let (service, remote) = (service().await, remote().await);
+    remote.behave_where(None, Behaviour::rejects(403, "no"), |seen| seen.signature == Ok(Kind::Cavage));
+    remote.behave_where(None, Behaviour::Reset, |seen| seen.signature != Ok(Kind::Cavage));
+    let error = service.deliver_to_inbox(inbox(&remote), note(1), BOB).await.expect_err("not taken");
+    assert_eq!(error.to_string(), "refused: the remote answered 403 to every form of signature: no");
+    assert_eq!(remote.arrivals(), 2, "it is gone, or behaves so: no third form");
+    // Nor does one that takes all the time there is.
+    let limits = Limits { attempt: Duration::from_secs(1), ..Limits::default() };
+    let impatient = hurried(&Failures::default()).limits(limits).build().await.expect("a service");
+    remote.behave_well();
+    remote.behave_where(None, Behaviour::Hang, |seen| seen.signature != Ok(Kind::Cavage));
+    remote.behave_where(None, Behaviour::rejects(403, "no"), |_| true);
+    // On a busy machine that second may be over before the first answer: then once more.
+    let refused = async || {
+        let error = impatient.deliver_to_inbox(inbox(&remote), note(2), ALICE).await.expect_err("not taken");
+        error.to_string().starts_with("refused: the remote answered 403").then_some(())
+    };
+    eventually("the usual form's answer stands", PATIENCE, refused).await.expect("in time");
 }
 
 #[tokio::test]
