@@ -50,7 +50,9 @@ def message_id(subject: str, kind: str, inbox: str, actor: uuid.UUID, activity: 
     """The same for the same delivery, another for another: any such id will do. This one is what fedstream's own makes, where
     the inbox is written as URLs are written out and no number of the activity has an exponent.
 
-    To send a delivery once more that was given up, add `.again.1` (2, 3, ..): under the same id it is a repeat, and dropped.
+    Under the same id it is a repeat for ten minutes: acknowledged ("duplicate" below), and dropped. To send it once more on
+    purpose, because it was given up or because a user follows, unfollows and follows again, give the activity an `id` of its
+    own each time, or add `.again.1` (2, 3, ..) to this one.
     """
     canonical = json.dumps(activity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     hashed = hashlib.sha256()

@@ -156,6 +156,7 @@ impl Broker {
             .arg(&conf)
             .arg("-l")
             .arg(self.log())
+            .env("GOMAXPROCS", "1") // as in deploy/, which says why
             .env("FED_NATS_PORT", self.listen.port().to_string())
             .env("FED_NATS_MONITOR_PORT", self.monitor.port().to_string())
             .env("FED_NATS_STORE_DIR", format!("\"{}\"", self.store().display()))
@@ -304,6 +305,25 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.kill9();
     }
+}
+
+/// The password of every user of [`deployed_users`].
+pub const PASSWORD: &str = "s3cret";
+
+/// Lines for [`Options::lines`]: the users of this file in deploy/nats with [`PASSWORD`], and who comes without a name may do
+/// everything: the test itself.
+///
+/// # Errors
+/// There is no such file.
+pub fn deployed_users(file: &str) -> anyhow::Result<Vec<String>> {
+    let text = std::fs::read_to_string(repository().join("deploy/nats").join(file)).with_context(|| file.to_owned())?;
+    let given = |line: &str| match line.split_once("password: $") {
+        Some((indent, _variable)) => format!("{indent}password: \"{PASSWORD}\"\n"),
+        None => format!("{line}\n"),
+    };
+    let text: String = text.lines().map(given).collect();
+    let text = text.replacen("users = [", "users = [\n    { user: \"test\", password: \"test\" }", 1);
+    Ok(vec![text, "no_auth_user: test".to_owned()])
 }
 
 /// Root of the checkout this was built from.

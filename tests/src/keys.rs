@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ring::rand::SystemRandom;
-use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::signature::{Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 use rsa::pkcs8::{EncodePrivateKey, EncodePublicKey, LineEnding};
 use rsa::{RsaPrivateKey, RsaPublicKey, rand_core::OsRng};
 
@@ -54,6 +56,26 @@ impl KeyPair {
     pub fn public_pem(&self) -> &str {
         &self.public_pem
     }
+}
+
+/// A new Ed25519 key, private and public half as PEM.
+///
+/// # Errors
+/// No randomness.
+pub fn ed25519() -> anyhow::Result<(String, String)> {
+    /// What stands before the 32 bytes of a key, private (RFC 8410 section 7) and public (section 4).
+    const PRIVATE: [u8; 16] =
+        [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+    const PUBLIC: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    let mut seed = [0; 32];
+    SystemRandom::new().fill(&mut seed).map_err(|_| anyhow::anyhow!("no randomness"))?;
+    let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let pem = |label: &str, der: &[u8]| {
+        format!("-----BEGIN {label} KEY-----\n{}\n-----END {label} KEY-----\n", STANDARD.encode(der))
+    };
+    let private = pem("PRIVATE", &[&PRIVATE[..], &seed].concat());
+    let public = pem("PUBLIC", &[&PUBLIC[..], pair.public_key().as_ref()].concat());
+    Ok((private, public))
 }
 
 #[derive(Default)]

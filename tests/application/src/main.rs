@@ -1,8 +1,9 @@
 //! A remote instance as others write one: receives activities with the `activitypub_federation` crate, which fetches the
 //! sender's actor, takes its public key and verifies digest and draft-cavage signature, as Lemmy does.
 //!
-//! Prints `http://127.0.0.1:<port>` and serves `POST /inbox` and `GET /received`: the ids it took, in order, as JSON.
+//! Prints `http://127.0.0.1:<port>` and serves `POST /inbox` and `GET /state`: what became of what it took, as JSON.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,7 +20,41 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-type Received = Arc<Mutex<Vec<String>>>;
+type Shared = Arc<Mutex<State>>;
+
+/// What an application of its kind keeps.
+#[derive(Clone, Default, Serialize)]
+struct State {
+    /// The ids of what it took, in order.
+    received: Vec<String>,
+    /// The text of each note that is there.
+    notes: BTreeMap<String, String>,
+    /// Who follows whom.
+    followers: BTreeSet<(String, String)>,
+    /// What did not fit into that, in words: an order that was not kept.
+    odd: Vec<String>,
+}
+
+impl State {
+    fn handle(&mut self, kind: &str, actor: String, object: &Value) {
+        let id = object.as_str().or_else(|| object["id"].as_str()).unwrap_or_default().to_owned();
+        let content = object["content"].as_str().unwrap_or_default().to_owned();
+        let fits = match kind {
+            "Create" => self.notes.insert(id.clone(), content).is_none(),
+            "Update" => self.notes.insert(id.clone(), content).is_some(),
+            "Delete" => self.notes.remove(&id).is_some(),
+            "Follow" => self.followers.insert((actor, id.clone())),
+            "Undo" => {
+                let followed = object["object"].as_str().unwrap_or_default().to_owned();
+                self.followers.remove(&(actor, followed))
+            }
+            _ => self.notes.contains_key(&id), // a Like, an Announce: of what is there
+        };
+        if !fits {
+            self.odd.push(format!("{kind} of {id}"));
+        }
+    }
+}
 
 /// Whatever goes wrong, in words: the answer's body.
 #[derive(Debug)]
@@ -42,23 +77,23 @@ struct Person {
 
 #[async_trait]
 impl Object for Person {
-    type DataType = Received;
+    type DataType = Shared;
     type Kind = Person;
     type Error = Error;
 
-    async fn read_from_id(_: Url, _: &Data<Received>) -> Result<Option<Self>, Error> {
+    async fn read_from_id(_: Url, _: &Data<Shared>) -> Result<Option<Self>, Error> {
         Ok(None) // fetched each time: a key that was rotated counts at once
     }
 
-    async fn into_json(self, _: &Data<Received>) -> Result<Person, Error> {
+    async fn into_json(self, _: &Data<Shared>) -> Result<Person, Error> {
         Ok(self)
     }
 
-    async fn verify(json: &Person, expected_domain: &Url, _: &Data<Received>) -> Result<(), Error> {
+    async fn verify(json: &Person, expected_domain: &Url, _: &Data<Shared>) -> Result<(), Error> {
         Ok(verify_domains_match(&json.id, expected_domain)?)
     }
 
-    async fn from_json(json: Person, _: &Data<Received>) -> Result<Self, Error> {
+    async fn from_json(json: Person, _: &Data<Shared>) -> Result<Self, Error> {
         Ok(json)
     }
 }
@@ -86,13 +121,15 @@ impl Actor for Person {
 struct Anything {
     id: Url,
     actor: Url,
-    #[serde(flatten)]
-    _rest: Value,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    object: Value,
 }
 
 #[async_trait]
 impl ActivityHandler for Anything {
-    type DataType = Received;
+    type DataType = Shared;
     type Error = Error;
 
     fn id(&self) -> &Url {
@@ -103,24 +140,26 @@ impl ActivityHandler for Anything {
         &self.actor
     }
 
-    async fn verify(&self, _: &Data<Received>) -> Result<(), Error> {
+    async fn verify(&self, _: &Data<Shared>) -> Result<(), Error> {
         Ok(verify_domains_match(&self.id, &self.actor)?)
     }
 
-    async fn receive(self, data: &Data<Received>) -> Result<(), Error> {
-        data.lock().unwrap_or_else(PoisonError::into_inner).push(self.id.into());
+    async fn receive(self, data: &Data<Shared>) -> Result<(), Error> {
+        let mut state = data.lock().unwrap_or_else(PoisonError::into_inner);
+        state.received.push(self.id.into());
+        state.handle(&self.kind, self.actor.into(), &self.object);
         Ok(())
     }
 }
 
-async fn inbox(data: Data<Received>, activity: ActivityData) -> (StatusCode, String) {
-    match receive_activity::<Anything, Person, Received>(activity, &data).await {
+async fn inbox(data: Data<Shared>, activity: ActivityData) -> (StatusCode, String) {
+    match receive_activity::<Anything, Person, Shared>(activity, &data).await {
         Ok(()) => (StatusCode::OK, String::new()),
         Err(Error(cause)) => (StatusCode::UNAUTHORIZED, cause),
     }
 }
 
-async fn received(data: Data<Received>) -> Json<Vec<String>> {
+async fn state(data: Data<Shared>) -> Json<State> {
     Json(data.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
@@ -130,13 +169,13 @@ async fn main() -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let config = FederationConfig::builder()
         .domain(address.to_string())
-        .app_data(Received::default())
+        .app_data(Shared::default())
         .debug(true) // the senders are on this machine, over plain HTTP
         .build()
         .await?;
     let router = Router::new()
         .route("/inbox", post(inbox))
-        .route("/received", get(received))
+        .route("/state", get(state))
         .layer(FederationMiddleware::new(config));
     println!("http://{address}");
     std::io::stdout().flush()?;

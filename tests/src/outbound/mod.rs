@@ -5,7 +5,9 @@
 //! The application publishes the JSON that `nats/README.md` describes, with a plain NATS client, as one in any language does:
 //! names, partitions and ids are worked out here a second time.
 
+mod actors;
 mod application;
+mod peer;
 mod sent;
 
 use std::time::Duration;
@@ -23,7 +25,9 @@ use crate::instance::Instance;
 use crate::keys;
 use crate::process::Service;
 
+pub use actors::Actors;
 pub use application::Outboxes;
+pub use peer::Peer;
 pub use sent::{Sent, Verdict};
 
 /// Lanes of a remote: the worker's default.
@@ -135,6 +139,19 @@ impl Outbound {
         Ok(id)
     }
 
+    /// Gives an actor a second key, an Ed25519 one.
+    ///
+    /// # Errors
+    /// No place for the key.
+    pub fn add_ed25519(&self, actor: &str) -> anyhow::Result<()> {
+        let second = format!("http://our.test/users/{actor}#ed25519-key");
+        let (private, public) = keys::ed25519()?;
+        self.known.enter_ed25519(&second, &public)?;
+        let both =
+            format!("Key-Id: {}\n{}\nKey-Id: {second}\n{private}\n", key_id(actor), keys::of(actor).private_pem());
+        Ok(std::fs::write(self.keys.path().join(format!("{actor}.pem")), both)?)
+    }
+
     /// Takes an actor's key away, or gives it back.
     ///
     /// # Errors
@@ -188,11 +205,24 @@ impl Outbound {
     /// # Errors
     /// The broker does not take it.
     pub async fn request_backfill(&self, remote: usize, actor: &str) -> anyhow::Result<()> {
+        self.request_backfill_with(remote, actor, &[]).await
+    }
+
+    /// The same, with more headers: another time at which it was asked for, for instance.
+    ///
+    /// # Errors
+    /// As [`Outbound::request_backfill`].
+    pub async fn request_backfill_with(
+        &self,
+        remote: usize,
+        actor: &str,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
         let host = self.remotes[remote].addr().to_string();
         let inbox = format!("http://{host}/inbox");
         let event = json!({ "type": "BackfillRequested", "owner_user_id": actor, "follower_inbox_url": inbox });
         let subject = format!("fed.backfill.{}.{actor}", token(&host));
-        store(&self.jetstream().await?, subject, &event).await
+        store_with(&self.jetstream().await?, subject, &event, headers).await
     }
 
     /// Messages in a stream; `None` while the broker can't be asked.
@@ -273,19 +303,37 @@ fn key_id(actor: &str) -> String {
 /// # Errors
 /// The broker does not take it.
 pub async fn put(jetstream: &Context, inbox: &str, actor: &str, activity: Value) -> anyhow::Result<()> {
+    put_with(jetstream, inbox, actor, activity, &[]).await
+}
+
+/// The same, with more headers: a trace's, for instance.
+///
+/// # Errors
+/// The broker does not take it.
+pub async fn put_with(
+    jetstream: &Context,
+    inbox: &str,
+    actor: &str,
+    activity: Value,
+    headers: &[(&str, &str)],
+) -> anyhow::Result<()> {
     let host = inbox.split('/').nth(2).unwrap_or_default();
     let subject = format!("fed.outbox.{}.{}", token(host), partition(actor));
     let event = json!({ "type": "DeliveryRequested", "inbox": inbox, "activity": activity, "signing_actor_id": actor });
-    store(jetstream, subject, &event).await
+    store_with(jetstream, subject, &event, headers).await
 }
 
-async fn store(jetstream: &Context, subject: String, event: &Value) -> anyhow::Result<()> {
+async fn store_with(jetstream: &Context, subject: String, event: &Value, more: &[(&str, &str)]) -> anyhow::Result<()> {
     let body = serde_json::to_vec(event)?;
     let mut headers = HeaderMap::new();
     let id = crate::message::sha256_hex(&[subject.as_bytes(), &body].concat());
     headers.append("Nats-Msg-Id", id.parse::<HeaderValue>()?);
     let now = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339)?;
-    headers.append("Fed-Requested-At", now.parse::<HeaderValue>()?);
+    let requested_at = [("Fed-Requested-At", now.as_str())];
+    let others = requested_at.iter().filter(|(name, _)| more.iter().all(|(given, _)| given != name));
+    for (name, value) in others.chain(more) {
+        headers.append(*name, value.parse::<HeaderValue>()?);
+    }
     // Under the same id: a repeat is the same message.
     let stored = eventually(format!("{subject} takes an event"), PUBLISH_TIME, async || {
         let sent = jetstream.publish_with_headers(subject.clone(), headers.clone(), body.clone().into()).await;
@@ -306,7 +354,8 @@ fn token(host: &str) -> String {
 }
 
 /// The partition of an actor (`nats/README.md`).
-fn partition(actor: &str) -> u64 {
+#[must_use]
+pub fn partition(actor: &str) -> u64 {
     let hex: String = actor.chars().filter(char::is_ascii_hexdigit).collect();
     let bytes: Vec<u8> =
         (0..hex.len() / 2).filter_map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()).collect();

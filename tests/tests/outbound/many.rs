@@ -59,7 +59,7 @@ async fn a_dead_remote_is_probed_by_one_request_at_a_time_and_not_flooded_when_i
         .env("FED_RAMP_PAUSE", "200ms");
     let outbound = outbound.start().await.unwrap();
     let remote = &outbound.remotes[0];
-    remote.behave(Behaviour::busy(500, None));
+    remote.behave(Behaviour::busy(503, None));
     remote.set_service_time(Duration::from_millis(50)); // so that two at a time would be seen
     for number in 1..=8 {
         let actor = outbound.actor(number).unwrap();

@@ -8,6 +8,9 @@ use fedstream_tests::outbound::{Outbound, Outboxes};
 
 use crate::SOON;
 
+/// All lanes that have no name of their own.
+const OTHER: &str = "other";
+
 /// Of OpenTelemetry's: the attributes of the process.
 const RESOURCE: &str = "target_info";
 
@@ -44,7 +47,8 @@ async fn every_metric_of_the_table_is_there_and_no_other() {
     assert_eq!(seen, table);
 
     let page = MetricsPage::of(&outbound.worker).await.expect("the page");
-    let lanes = page.values_of("lane");
+    let mut lanes = page.values_of("lane");
+    lanes.retain(|lane| *lane != OTHER);
     let remote = format!("{}/", outbound.remotes[0].addr());
     assert!(
         !lanes.is_empty() && lanes.iter().all(|lane| lane.starts_with(&remote) && !lane.contains(&actor)),
@@ -55,6 +59,22 @@ async fn every_metric_of_the_table_is_there_and_no_other() {
         Some(5.0),
         "the job itself is none: {page}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backfill_job_that_is_parked_is_counted_without_its_name() {
+    let outboxes = Outboxes::start(1).await.unwrap();
+    let outbound = Outbound::with(1).env("FED_OUTBOX_URL_TEMPLATE", outboxes.template()).start().await.unwrap();
+    let actor = outbound.actor(1).unwrap();
+    let subject = format!("fed.backfill.a_example.{actor}");
+    outbound.jetstream().await.unwrap().publish(subject, "no job".into()).await.unwrap().await.unwrap();
+    let parked = [("lane", OTHER), ("reason", "unreadable")];
+    let counted = async || {
+        let page = MetricsPage::of(&outbound.worker).await?;
+        (page.sum("fedstream_lane_parked_total", &parked)? == 1.0).then_some(page)
+    };
+    let page = eventually("it is counted", SOON, counted).await.unwrap();
+    assert_eq!(page.values_of("lane"), [OTHER].into(), "{page}");
 }
 
 /// Adds what the page has now.

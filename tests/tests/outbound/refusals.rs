@@ -2,7 +2,7 @@
 
 use fedstream_tests::behaviour::Behaviour;
 use fedstream_tests::eventually::eventually;
-use fedstream_tests::outbound::{Outbound, put};
+use fedstream_tests::outbound::{Outbound, partition, put};
 use serde_json::{Value, json};
 
 use crate::SOON;
@@ -70,6 +70,31 @@ async fn what_a_remote_refuses_for_good_is_parked_and_told_and_the_lane_goes_on(
     let errors: Vec<_> = told.iter().map(|failed| failed.error.as_str()).collect();
     assert_eq!(errors, ["the remote answered 410: gone", "the remote answered 404"]);
     assert!(told[0].id.ends_with("/1") && told[1].id.ends_with("/3"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_again_and_refused_again_is_told_of_again() {
+    let outbound = Outbound::with(1).start().await.unwrap();
+    let actor = outbound.actor(1).unwrap();
+    let remote = &outbound.remotes[0];
+    remote.behave(Behaviour::rejects(410, "gone"));
+    let jetstream = outbound.jetstream().await.unwrap();
+    let subject = format!("fed.outbox.127_0_0_1=3A{}.{}", remote.addr().port(), partition(&actor));
+    let event = json!({
+        "type": "DeliveryRequested", "inbox": format!("http://{}/inbox", remote.addr()),
+        "activity": { "id": "x", "type": "Like" }, "signing_actor_id": actor,
+    });
+    // As the crate's `store_again` names them; the repeat of the first is none.
+    for id in ["first", "first.again.1", "first", "first.again.2"] {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.append("Nats-Msg-Id", id);
+        let stored = jetstream.publish_with_headers(subject.clone(), headers, event.to_string().into()).await.unwrap();
+        stored.await.unwrap();
+    }
+    outbound.wait_empty("FED_OUTBOX", SOON).await.unwrap();
+    assert_eq!(outbound.depth("FED_PARKED").await, Some(3));
+    let told = told(&outbound).await;
+    assert!(told.len() == 3 && told.iter().all(|failed| failed.id == "x"), "{}", told.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fedstream_tests::behaviour::Behaviour;
 use fedstream_tests::eventually::eventually;
 use fedstream_tests::http1;
-use fedstream_tests::outbound::Outbound;
+use fedstream_tests::outbound::{Outbound, partition};
 use fedstream_tests::sign::Kind;
 
 use crate::SOON;
@@ -30,9 +30,12 @@ async fn deliveries_arrive_in_the_order_of_their_actor_through_every_kind_of_fai
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_retry_after_is_kept_by_every_lane_of_the_remote() {
-    let outbound = Outbound::with(1).env("FED_BREAKER_MAX", "30s").start().await.unwrap();
+async fn a_retry_after_is_kept_by_every_lane_of_the_remote_and_one_request_finds_out_whether_it_is_over() {
+    // Far above FED_BREAKER_MAX, which is for remotes that say nothing.
+    let outbound = Outbound::with(1).start().await.unwrap();
     let (first, other) = (outbound.actor(1).unwrap(), outbound.actor(2).unwrap());
+    assert_ne!(partition(&first), partition(&other), "two lanes");
+    outbound.remotes[0].set_service_time(Duration::from_millis(100)); // so that two at a time would be seen
     outbound.remotes[0].behave_next(1, Behaviour::busy(429, Some(3)));
     outbound.publish_many(0, &first, 1).await.unwrap();
     let answered = async || outbound.remotes[0].seen().first().and_then(|seen| seen.ended);
@@ -51,6 +54,7 @@ async fn a_retry_after_is_kept_by_every_lane_of_the_remote() {
         let left_alone = again.arrived - answered;
         assert!(left_alone >= Duration::from_millis(2_900), "request {at} came after {left_alone:?}");
     }
+    assert!(seen[1].ended.is_some_and(|ended| ended <= seen[2].arrived), "the second came beside the first");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
