@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::goals::{self, percent};
-use crate::results::Results;
+use crate::results::{Results, Spread};
 use crate::stats::Figures;
 use crate::usage::{Memory, Spent};
 
 /// What the existing batcher reaches at a service time of 5 ms (issue 6), by round trip.
 const BATCHER: [(u64, f64); 3] = [(0, 122.0), (100, 79.0), (300, 52.0)];
+
+/// More than this machine has room for: what so many lanes would cost is a trend.
+const LANES_FORETOLD: f64 = 5_000.0;
 
 /// The goals alone, for the terminal.
 #[must_use]
@@ -283,8 +286,9 @@ fn spread(page: &mut String, results: &Results) {
             ]
         }),
     );
-    if results.spread.len() > 1 {
+    if let [.., before, last] = &results.spread[..] {
         page.push_str("\n![processor time](processor-lanes.svg)\n");
+        page.push_str(&trend(before, last));
     }
 }
 
@@ -380,6 +384,20 @@ fn by_part(spent: &Spent, count: usize) -> String {
     let parts: Vec<String> =
         spent.parts_s.iter().map(|(part, seconds)| format!("{part} {:.2}", seconds / count as f64 * 1_000.0)).collect();
     parts.join(", ")
+}
+
+/// What nobody measured here: the straight line through the last two, on which each lane more costs as much as the one before.
+fn trend(before: &Spread, last: &Spread) -> String {
+    let step = (LANES_FORETOLD - last.lanes as f64) / (last.lanes as f64 - before.lanes as f64);
+    let on = |of: fn(&Spread) -> f64| of(last) + (of(last) - of(before)) * step;
+    format!(
+        "\nBy the line through {} and {} lanes, {LANES_FORETOLD} lanes take {:.1} s a thousand at this rate, {:.2} cores at rest and {:.0} MiB.\n",
+        before.lanes,
+        last.lanes,
+        on(|spread| spread.spent.per_thousand_s(spread.activities)),
+        on(|spread| spread.rest.total_s() / spread.rest.wall_s),
+        on(|spread| spread.memory.values().map(|memory| memory.rss_kib as f64 / 1024.0).sum()),
+    )
 }
 
 fn mebibytes(parts: &BTreeMap<String, Memory>, figure: fn(&Memory) -> u64) -> String {
