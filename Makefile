@@ -57,6 +57,7 @@ test-long: ## a million cases of the lane's properties, the larger models, 200,0
 	PROPTEST_CASES=1000000 $(CARGO) test -p fedstream-lane --test properties
 	$(CARGO) test -p fedstream-lane --test model -- --ignored --nocapture --test-threads 1
 	FED_SEEDS=200000 $(CARGO) test -p fedstream-lane --test pair -- --nocapture
+	$(CARGO) test -p fedstream-jetstream --test sessions -- --ignored --nocapture
 
 # What is shipped is what is measured: the profile of deploy/Dockerfile.
 BENCH_BUILD = $(CARGO) build --profile dist -p inbox-receiver -p batch-sender -p batch-receiver -p fedstream-bench --bins

@@ -9,7 +9,7 @@ cores=$(nproc 2>/dev/null || echo 2)
 jobs=${SUITE_JOBS:-$((cores + 1))}
 
 # The longest first, so that none of them is left over at the end; the rest in the order in which they were built.
-slowest="lanes model chaos mutations proxies observability faults order_and_bytes v1 pair broker memory fedctl"
+slowest="outbound lanes model chaos mutations proxies observability faults order_and_bytes v1 pair broker sessions memory fedctl"
 
 here=$(mktemp -d)
 trap 'rm -rf "$here"' EXIT

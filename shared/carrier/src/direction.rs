@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tracing::Span;
 
 use crate::lane::Outcomes;
-use crate::{Copy, Ownership, Plan, Shared};
+use crate::{Copy, FarSide, Ownership, Plan, Shared};
 
 /// One direction of travel, and what all its lanes in this process share.
 pub trait Direction: Sized + Send + Sync + 'static {
@@ -34,6 +34,10 @@ pub trait Direction: Sized + Send + Sync + 'static {
     /// direction in a process would overwrite what the first says of the process.
     const IN_METRICS: bool = true;
 
+    /// Its check and its notes on the readiness page. A second direction in a process has names of its own.
+    const ON_THE_PAGE: OnThePage =
+        OnThePage { stream: "stream", lanes: "lanes", waiting: "waiting lanes", subjects: "subjects" };
+
     /// The way of a lane with these settings, for one epoch.
     fn way(
         shared: &Arc<Shared<Self>>,
@@ -42,6 +46,13 @@ pub trait Direction: Sized + Send + Sync + 'static {
         epoch: Epoch,
         settings: &LaneSettings,
     ) -> Self::Way;
+
+    /// How the far side of a lane is known to be, where that is known without the lane. It is asked while lanes wait for
+    /// FED_LANES_MAX: one whose far side is closed may make room for another, and loses its place in line, what its window
+    /// knows of its head's attempts, and nothing else. By default nobody makes room but who is empty.
+    fn far_side(_shared: &Shared<Self>, _lane: &Self::Lane) -> FarSide {
+        FarSide::Well
+    }
 
     /// What has to be done under a new epoch before anything is posted. `former` is the way of the epoch before, where this
     /// process had that. Answers false when it is told to leave before, or the lane is not ours any more.
@@ -64,6 +75,19 @@ pub trait Direction: Sized + Send + Sync + 'static {
     fn parked(_shared: &Shared<Self>, _copy: &Copy<Self::Lane>) -> impl Future<Output = Result<(), String>> + Send {
         std::future::ready(Ok(()))
     }
+}
+
+/// Names on the readiness page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnThePage {
+    /// The check of the stream.
+    pub stream: &'static str,
+    /// The note of lanes that do not move.
+    pub lanes: &'static str,
+    /// The note of lanes beyond FED_LANES_MAX.
+    pub waiting: &'static str,
+    /// The note of subjects that are no lanes.
+    pub subjects: &'static str,
 }
 
 /// The way of one lane during one epoch.

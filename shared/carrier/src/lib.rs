@@ -30,7 +30,10 @@ mod reading;
 mod registry;
 mod series;
 mod shared;
+mod sweep;
 mod trouble;
+mod turn;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +49,7 @@ use fedstream_service::shutdown::CancellationToken;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-pub use direction::{Attempt, Direction, Ended, Item, Loaded, Way};
+pub use direction::{Attempt, Direction, Ended, Item, Loaded, OnThePage, Way};
 pub use lane::Outcomes;
 pub use ownership::Ownership;
 pub use park::Copy;
@@ -54,6 +57,7 @@ pub use plan::{Plan, ReadPlan};
 pub use registry::{LaneView, Registry};
 pub use shared::Shared;
 pub use trouble::Trouble;
+pub use waiting::FarSide;
 
 /// What has to be in order for lanes to be carried, as the readiness page names it.
 pub const READINESS: [&str; 2] = ["broker", "stream"];
@@ -141,7 +145,9 @@ impl<D: Direction> Carrier<D> {
         let leases = Leases::open_in(&broker, bucket).await?;
         let settings = LaneSettingsWatch::start(&broker).await?;
         let watch = StreamWatch::start(&broker, need, facts, STREAM_CHECK_INTERVAL);
-        let durability = DurabilityWatch::start(&broker, watch.state(), &readiness).await;
+        // The same broker is behind all directions of a process: one of them tells of it.
+        let of_broker = if D::IN_METRICS { readiness.clone() } else { Readiness::new(&[]) };
+        let durability = DurabilityWatch::start(&broker, watch.state(), &of_broker).await;
         let sender_id = options.sender_id.clone().unwrap_or_else(members::random_id);
         let members = Members::join_in::<D::Lane>(&broker, &sender_id, bucket).await?;
         let usage = UsageWatch::start(&broker, vec![queue, definitions::parked()], USAGE_INTERVAL);

@@ -106,8 +106,10 @@ impl Pause {
 }
 
 /// The span of a parking, in the activity's trace: exported whatever share of traces is.
-pub(crate) fn span<L: LaneName, I>(lane: &L, epoch: Epoch, held: &Held<I>, reason: ParkReason) -> Span {
+pub(crate) fn span<L: LaneName, I: Item>(lane: &L, epoch: Epoch, held: &Held<I>, reason: ParkReason) -> Span {
     let header = |name| held.message.headers.get(name);
+    // A publisher may leave the header out: it is for people.
+    let activity_id = header(stored::header::ACTIVITY_ID).or_else(|| held.item.as_ref().ok().map(Item::activity_id));
     let status = held.refusal.as_ref().map(|answer| answer.status).or(held.attempts.status);
     let span = tracing::info_span!(
         parent: None,
@@ -124,7 +126,7 @@ pub(crate) fn span<L: LaneName, I>(lane: &L, epoch: Epoch, held: &Held<I>, reaso
         { attributes::MESSAGING_DESTINATION } = lane.parked_subject(),
         { attributes::MESSAGING_TEMPLATE } = L::PARKED_TEMPLATE,
         { attributes::MESSAGE_BODY_SIZE } = attributes::number(held.message.payload.len()),
-        { attributes::ACTIVITY_ID } = header(stored::header::ACTIVITY_ID),
+        { attributes::ACTIVITY_ID } = activity_id,
         { attributes::ACTIVITY_TYPE } = header(stored::header::ACTIVITY_TYPE),
         { attributes::REMOTE_HOST } = lane.remote().as_str(),
         { attributes::HTTP_STATUS } = status.map(i64::from),

@@ -64,6 +64,8 @@ pub struct LaneView {
     pub paused: bool,
     /// Why the lane does not move, in one line; none when it does.
     pub why: Option<String>,
+    /// What is odd about it, though it moves; seen since this owner started.
+    pub note: Option<String>,
 }
 
 /// What a process has to do with a lane.
@@ -138,6 +140,14 @@ impl Registry {
         self.lock().iter().for_each(|(lane, view)| look(lane, view));
     }
 
+    /// Whether something of a lane has a deadline before that moment. While nothing is read of it here, it may.
+    #[must_use]
+    pub fn may_be_due(&self, lane: &impl Display, before: OffsetDateTime) -> bool {
+        let lanes = self.lock();
+        let read = lanes.get(&lane.to_string()).filter(|view| view.oldest.is_some());
+        read.is_none_or(|view| view.deadline.is_some_and(|deadline| deadline.at < before))
+    }
+
     /// Lanes that this process has the lease of.
     #[must_use]
     pub fn owned(&self) -> usize {
@@ -152,5 +162,26 @@ impl Registry {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, LaneView>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_was_not_read_yet_may_be_due_and_what_was_read_is_where_its_deadline_is_near() {
+        let (registry, now) = (Registry::default(), OffsetDateTime::now_utc());
+        let deadline = |at| Some(Deadline { at, received_at: Some(now) });
+        assert!(registry.may_be_due(&"a", now));
+        registry.update(&"a", |view| view.depth = 3);
+        assert!(registry.may_be_due(&"a", now), "it is admitted, and nothing is read");
+        registry.update(&"a", |view| view.oldest = Some(now));
+        assert!(!registry.may_be_due(&"a", now), "nothing in it has a deadline");
+        registry.update(&"a", |view| view.deadline = deadline(now));
+        assert!(!registry.may_be_due(&"a", now));
+        assert!(registry.may_be_due(&"a", now + Duration::from_secs(1)));
     }
 }

@@ -17,26 +17,35 @@ const FINALS: [Final; 5] = [Final::Delivered, Final::Duplicate, Final::Rejected,
 pub struct LaneSeries {
     /// None where metrics do not tell of the lane.
     lane: Option<KeyValue>,
+    /// What its parks are counted under: those are told of any lane.
+    parks: KeyValue,
 }
 
 impl LaneSeries {
     /// Of this lane. What it will count begins at 0 now, and is seen to grow.
     #[must_use]
     pub fn of(lane: &impl Display) -> Self {
-        let series = Self { lane: Some(NAMES.name(&lane.to_string())) };
+        let name = NAMES.name(&lane.to_string());
+        let series = Self { lane: Some(name.clone()), parks: name };
         for outcome in FINALS {
             series.count(&LANE_OUTCOMES, 0, "outcome", outcome.as_str());
         }
-        for reason in ParkReason::ALL {
-            series.count(&LANE_PARKED, 0, "reason", reason.as_str());
-        }
+        series.begin_parks();
         series
     }
 
-    /// Of a lane that metrics do not tell of.
+    /// Of a lane that metrics do not tell of. What leaves it undelivered is counted, with that of all lanes without a name.
     #[must_use]
     pub fn none() -> Self {
-        Self { lane: None }
+        let series = Self { lane: None, parks: NAMES.other() };
+        series.begin_parks();
+        series
+    }
+
+    fn begin_parks(&self) {
+        for reason in ParkReason::LEAVING {
+            self.count_park(0, reason);
+        }
     }
 
     /// An activity has its first final outcome; `received` says when the front door took it, where that is the beginning of
@@ -52,12 +61,16 @@ impl LaneSeries {
 
     /// The copy of an activity is acked.
     pub fn parked(&self, reason: ParkReason) {
-        self.count(&LANE_PARKED, 1, "reason", reason.as_str());
+        self.count_park(1, reason);
     }
 
     /// A batch ended.
     pub fn posted(&self, ended: &Ended) {
         self.count(&LANE_POSTS, 1, "end", ended.name());
+    }
+
+    fn count_park(&self, more: u64, reason: ParkReason) {
+        LANE_PARKED.add(more, &[self.parks.clone(), KeyValue::new("reason", reason.as_str())]);
     }
 
     fn count(&self, counter: &Counter, more: u64, key: &'static str, word: &'static str) {
@@ -76,7 +89,7 @@ mod tests {
     #[test]
     fn every_word_is_one_of_the_definitions() {
         assert_eq!(FINALS.map(Final::as_str), *OUTCOMES);
-        assert_eq!(ParkReason::ALL.map(ParkReason::as_str), *PARK_REASONS);
+        assert_eq!(ParkReason::LEAVING.map(ParkReason::as_str), *PARK_REASONS);
         let retry = End::Retry { seq: Seq(1), status: None, alive: false, retry_after_ms: None };
         let ends = [
             End::Done,

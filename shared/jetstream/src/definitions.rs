@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use fedstream_lane::LaneName;
+use fedstream_lane::{BackfillLane, Lane, LaneKind, LaneName, OutboxLane};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -128,6 +128,16 @@ pub fn queue_of<L: LaneName>() -> &'static Definition {
     named(&format!("FED_{}", L::KIND.to_ascii_uppercase()))
 }
 
+/// The queue that holds lanes of this kind.
+#[must_use]
+pub fn queue_of_kind(kind: LaneKind) -> &'static Definition {
+    match kind {
+        LaneKind::Inbox => queue_of::<Lane>(),
+        LaneKind::Outbox => queue_of::<OutboxLane>(),
+        LaneKind::Backfill => queue_of::<BackfillLane>(),
+    }
+}
+
 /// Backfill jobs: FED_BACKFILL.
 #[must_use]
 pub fn backfill() -> &'static Definition {
@@ -173,7 +183,6 @@ fn named(name: &str) -> &'static Definition {
 mod tests {
     use super::*;
     use crate::safety::{self, Need};
-    use fedstream_lane::{Lane, OutboxLane};
 
     #[test]
     fn every_stream_of_the_design_is_defined_and_passes_our_own_check() {
@@ -194,6 +203,9 @@ mod tests {
         assert_eq!(queue_of::<OutboxLane>().name, outbox().name);
         let holds_all = |kind: &str, definition: &Definition| definition.subjects().eq([format!("fed.{kind}.>")]);
         assert!(holds_all(Lane::KIND, inbox()) && holds_all(OutboxLane::KIND, outbox()));
+        for kind in LaneKind::ALL {
+            assert!(holds_all(kind.as_str(), queue_of_kind(kind)), "{kind}");
+        }
     }
 
     #[test]

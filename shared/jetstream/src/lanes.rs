@@ -3,7 +3,7 @@
 //! For looking (discovery of lanes, the name in a refusal), never for deciding whether there is room: only the
 //! broker's own limits are exact.
 
-use fedstream_lane::{Lane, LaneName};
+use fedstream_lane::{Lane, LaneKind, LaneName};
 use futures::StreamExt;
 
 use crate::{Broker, definitions};
@@ -30,6 +30,14 @@ pub async fn backlog(broker: &Broker) -> Result<Vec<(String, u64)>, Error> {
 /// As [`backlog`].
 pub async fn backlog_of<L: LaneName>(broker: &Broker) -> Result<Vec<(String, u64)>, Error> {
     subjects(broker, &definitions::queue_of::<L>().name, &format!("fed.{}.>", L::KIND)).await
+}
+
+/// As [`backlog`], of a kind of lanes that is known only now.
+///
+/// # Errors
+/// As [`backlog`].
+pub async fn backlog_of_kind(broker: &Broker, kind: LaneKind) -> Result<Vec<(String, u64)>, Error> {
+    subjects(broker, &definitions::queue_of_kind(kind).name, &format!("fed.{kind}.>")).await
 }
 
 /// How many messages one lane holds.

@@ -9,11 +9,11 @@ use async_nats::jetstream::context::RequestErrorKind;
 use async_nats::jetstream::{ErrorCode, response::Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fedstream_lane::{Lane, Seq};
+use fedstream_lane::{AnyLane, LaneName, Seq};
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-use crate::{Broker, Headers, definitions};
+use crate::{Broker, Definition, Headers, definitions};
 
 /// The first message of a lane, without its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,16 +53,28 @@ struct Raw {
     hdrs: String,
 }
 
-/// The first message of an inbound lane; `None` when the lane is empty.
+/// The first message of a lane; `None` when the lane is empty.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn of(broker: &Broker, lane: &Lane) -> Result<Option<Oldest>, Error> {
+pub async fn of<L: LaneName>(broker: &Broker, lane: &L) -> Result<Option<Oldest>, Error> {
+    first(broker, definitions::queue_of::<L>(), lane.subject()).await
+}
+
+/// As [`of`], of a lane whose kind is known only now.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn of_any(broker: &Broker, lane: &AnyLane) -> Result<Option<Oldest>, Error> {
+    first(broker, definitions::queue_of_kind(lane.kind()), lane.subject()).await
+}
+
+async fn first(broker: &Broker, queue: &Definition, lane: String) -> Result<Option<Oldest>, Error> {
     if !broker.connected() {
         return Err(Error::Away); // a request would wait for the reconnect
     }
-    let subject = format!("STREAM.MSG.GET.{}", definitions::inbox().name);
-    let question = serde_json::json!({ "seq": 1, "next_by_subj": lane.subject() });
+    let subject = format!("STREAM.MSG.GET.{}", queue.name);
+    let question = serde_json::json!({ "seq": 1, "next_by_subj": lane });
     let answer: Response<Answer> =
         broker.context().request(subject, &question).await.map_err(|error| match error.kind() {
             RequestErrorKind::NoResponders => Error::Away,

@@ -64,6 +64,8 @@ pub const ATTEMPT: &str = "fedstream.attempt";
 pub const LANE_WAIT_S: &str = "fedstream.lane.wait_s";
 /// What became of the activity, or `again`.
 pub const OUTCOME: &str = "fedstream.outcome";
+/// The form of a delivery's signature.
+pub const SIGNATURE: &str = "fedstream.signature";
 /// How a batch ended.
 pub const BATCH_END: &str = "fedstream.batch.end";
 /// It had been stored before.
@@ -102,13 +104,14 @@ pub const NATS: &str = "nats";
 pub const INBOX_TEMPLATE: &str = "fed.inbox.{destination}.{source}";
 
 /// Every name of ours, for the page that explains them.
-pub const OURS: [&str; 21] = [
+pub const OURS: [&str; 22] = [
     LANE,
     SEQ,
     EPOCH,
     ATTEMPT,
     LANE_WAIT_S,
     OUTCOME,
+    SIGNATURE,
     BATCH_END,
     DUPLICATE,
     PARK_REASON,

@@ -40,6 +40,12 @@ pub mod header {
     pub const TRACESTATE: &str = "tracestate";
     /// Of one that was parked and published again: its sequence in FED_PARKED, see [`super::redrive`].
     pub const REDRIVE: &str = "Fed-Redrive";
+    /// Of an outbound message: where it goes.
+    pub const INBOX: &str = "Fed-Inbox";
+    /// Of an outbound message: whose key signs it; of a backfill job, whose history it is.
+    pub const ACTOR: &str = "Fed-Signing-Actor";
+    /// Of an outbound message: when the application asked for it, RFC 3339.
+    pub const REQUESTED_AT: &str = "Fed-Requested-At";
 }
 
 /// Longest text kept of an id or a type, bytes: they come from the body and must not fill the header block.

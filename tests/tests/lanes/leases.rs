@@ -167,6 +167,8 @@ async fn an_owner_whose_lease_somebody_else_has_stops_at_once_and_names_who_has_
     let leases = Entries::leases(&pipeline).await;
     let mut lease = leases.get(KEY).await.expect("it is carried");
     let epoch = lease["epoch"].as_u64().unwrap();
+    // As an older version writes it, which expires by itself.
+    lease.as_object_mut().unwrap().remove("session");
     (lease["owner"], lease["nonce"], lease["epoch"]) =
         ("sender-z".into(), "0123456789abcdef".into(), (epoch + 1).into());
     leases.set(KEY, &lease).await;

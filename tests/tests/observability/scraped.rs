@@ -7,7 +7,9 @@ use fedstream_tests::behaviour::Behaviour;
 use fedstream_tests::eventually::eventually;
 use fedstream_tests::http1;
 use fedstream_tests::instance::Seen;
+use fedstream_tests::outbound::Outbound;
 use fedstream_tests::pipeline::{Pipeline, Which};
+use fedstream_tests::process::Service;
 use fedstream_tests::tool::Tool;
 
 use crate::SOON;
@@ -23,15 +25,16 @@ const NEVER_HERE: [&str; 1] = ["ALERTS"]; // no alert waits for less than a minu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prometheus_answers_every_query_of_the_dashboards_and_runs_every_rule() {
-    let pipeline = busy().await;
+    let (pipeline, outbound) = tokio::join!(busy(), busy_outside());
     let prometheus = Prometheus::start(&[
         ("inbox-receiver:9090", pipeline.inbox_receiver.admin()),
         ("batch-sender:9091", pipeline.batch_sender.admin()),
         ("batch-receiver:9092", pipeline.batch_receiver.admin()),
+        ("delivery-worker:9093", outbound.worker.admin()),
     ])
     .await;
-    let up = async || (prometheus.query("up == 1").await.len() == 3).then_some(());
-    eventually("all three services are scraped", SOON, up).await.unwrap();
+    let up = async || (prometheus.query("up == 1").await.len() == 4).then_some(());
+    eventually("all four services are scraped", SOON, up).await.unwrap();
     // What happens between two looks makes a rate. Then one that the instance does not take: it waits, and its lane is in trouble.
     let mut sender = pipeline.sender("a.test", "home.test");
     sender.send_many(10).await;
@@ -39,7 +42,8 @@ async fn prometheus_answers_every_query_of_the_dashboards_and_runs_every_rule() 
     pipeline.instance().behave(Behaviour::busy(503, None));
     sender.send_many(2).await;
 
-    every_name_on_the_page_is_known(&pipeline).await;
+    let services = [&pipeline.inbox_receiver, &pipeline.batch_sender, &pipeline.batch_receiver, &outbound.worker];
+    every_name_on_the_page_is_known(&services).await;
     every_query_is_answered(&prometheus).await;
     every_rule_runs(&prometheus).await;
 }
@@ -66,6 +70,17 @@ async fn busy() -> Pipeline {
     pipeline
 }
 
+/// A worker that has delivered something, and waits for a remote now.
+async fn busy_outside() -> Outbound {
+    let outbound = Outbound::with(1).start().await.expect("it starts");
+    let actor = outbound.actor(1).expect("a key");
+    outbound.publish_many(0, &actor, 3).await.expect("stored");
+    outbound.wait_accepted(0, 3, SOON).await.expect("three of them");
+    outbound.remotes[0].behave(Behaviour::Hang);
+    outbound.publish_many(0, &actor, 2).await.expect("stored");
+    outbound
+}
+
 /// One that the front does not take, for this reason.
 async fn refused(pipeline: &Pipeline, source: &str, reason: &str) {
     let mut sender = pipeline.sender(source, "home.test");
@@ -78,10 +93,10 @@ async fn refused(pipeline: &Pipeline, source: &str, reason: &str) {
 }
 
 /// promtool has nothing to say against the pages, and what is on them is documented.
-async fn every_name_on_the_page_is_known(pipeline: &Pipeline) {
+async fn every_name_on_the_page_is_known(services: &[&Service]) {
     let known = Known::with([]);
     let documented: BTreeSet<&str> = known.metrics().collect();
-    for service in [&pipeline.inbox_receiver, &pipeline.batch_sender, &pipeline.batch_receiver] {
+    for service in services {
         let page = http1::get(service.admin(), "/metrics").await.expect("a page");
         let text = String::from_utf8(page.body.to_vec()).expect("text");
         let checked = promtool(std::path::Path::new("."), &["check", "metrics"], &text);
@@ -149,7 +164,8 @@ async fn every_rule_runs(prometheus: &Prometheus) {
 #[test]
 fn the_jobs_are_the_services() {
     let targets = crate::read(&crate::deployed("prometheus/targets.yml"));
-    for which in [Which::InboxReceiver, Which::BatchSender, Which::BatchReceiver] {
-        assert!(targets.contains(&format!("job: {} ", which.name())), "{}", which.name());
+    let inbound = [Which::InboxReceiver, Which::BatchSender, Which::BatchReceiver].map(Which::name);
+    for name in inbound.into_iter().chain(["delivery-worker"]) {
+        assert!(targets.contains(&format!("job: {name} ")), "{name}");
     }
 }

@@ -9,7 +9,10 @@ use serde_json::Value;
 
 use crate::process::{Env, Taken, run, set};
 
-const FILES: [&str; 2] = ["compose.front.yaml", "compose.back.yaml"];
+const FILES: [&str; 3] = ["compose.front.yaml", "compose.back.yaml", "compose.outbound.yaml"];
+
+/// What an operator fills in: not in the repository.
+const FILLED_IN: &str = "./secrets/";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_settings_of_each_composed_service_are_known_to_it_and_load() {
@@ -31,6 +34,9 @@ async fn the_settings_of_each_composed_service_are_known_to_it_and_load() {
         if target == "fedctl" {
             continue;
         }
+        if target == "delivery-worker" {
+            set(&mut env, "FED_KEYS_DIR", secrets.path());
+        }
         // Ports and a broker that end the process right after its configuration. A warning would be a second line.
         for (variable, address) in [("FED_LISTEN", taken.listen), ("FED_ADMIN_LISTEN", taken.admin)] {
             if env.iter().any(|(name, _)| name == variable) {
@@ -45,7 +51,7 @@ async fn the_settings_of_each_composed_service_are_known_to_it_and_load() {
         assert_eq!(ended.code, Some(69), "{name}: {ended:?}");
         ended.line(target);
     }
-    assert_eq!(tried, ["batch-sender", "fedctl", "inbox-receiver", "batch-receiver"]);
+    assert_eq!(tried, ["batch-sender", "fedctl", "inbox-receiver", "batch-receiver", "delivery-worker", "fedctl"]);
 }
 
 #[test]
@@ -78,14 +84,39 @@ fn every_file_that_is_mounted_or_included_is_there() {
     for (name, service) in composed() {
         for volume in service["volumes"].as_array().into_iter().flatten() {
             let source = volume.as_str().and_then(|text| text.split(':').next()).expect("a short volume");
-            let named = !source.starts_with('.');
+            let named = !source.starts_with('.') || source.starts_with(FILLED_IN);
             assert!(named || deploy().join(source).is_file(), "{name}: {source}");
         }
     }
     let broker = read("deploy/nats/compose.conf");
     for included in broker.lines().filter_map(|line| line.strip_prefix("include ")) {
         let file = format!("/etc/nats/{}", included.trim_matches('"'));
-        assert!(read("deploy/compose.front.yaml").contains(&format!(":{file}:ro")), "{file} is not mounted");
+        for composed in ["compose.front.yaml", "compose.outbound.yaml"] {
+            assert!(read(&format!("deploy/{composed}")).contains(&format!(":{file}:ro")), "{composed}: {file}");
+        }
+    }
+}
+
+/// A password that the broker's configuration asks for and nobody gives would keep it from starting.
+#[test]
+fn every_password_that_the_broker_asks_for_is_one_of_its_secrets_and_its_user_is_a_service() {
+    for (composed, users) in [("compose.front.yaml", "users.conf"), ("compose.outbound.yaml", "delivery-worker.conf")] {
+        let (file, text) = (read(&format!("deploy/{composed}")), read(&format!("deploy/nats/{users}")));
+        let words = |sign: &str| -> Vec<String> {
+            let lines = text.lines().filter_map(|line| line.trim().strip_prefix(sign));
+            lines.map(|word| word.trim_matches('"').to_owned()).collect()
+        };
+        let (passwords, users) = (words("password: $"), words("user: "));
+        assert_eq!((passwords.len(), users.len()), (3, 3), "{text}");
+        for (password, user) in passwords.iter().zip(users) {
+            let secret = format!("nats_{}", user.replace('-', "_"));
+            let exported = format!("export {password}=\"\\\"$$(cat /run/secrets/{secret})\\\"\"");
+            assert!(file.contains(&exported), "{composed} lacks {exported}");
+            // The application is not ours to start.
+            assert!(user == "application" || file.contains(&format!("NATS_USER: {user}\n")), "{composed}: {user}");
+            let replies = format!("_INBOX_{user}.>");
+            assert!(text.contains(&format!("subscribe: {{ allow: [\"{replies}\"] }}")), "{replies}");
+        }
     }
 }
 

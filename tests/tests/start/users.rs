@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fedstream_tests::behaviour::Behaviour;
-use fedstream_tests::broker::{Options, repository};
+use fedstream_tests::broker::{Options, PASSWORD, deployed_users};
 use fedstream_tests::eventually::eventually;
 use fedstream_tests::pipeline::{Pipeline, Which};
 use fedstream_tests::tool::Tool;
@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(20);
 async fn each_service_and_fedctl_can_do_all_they_do_with_the_rights_they_have() {
     let mut builder = Pipeline::builder().source("a.test").broker(Options { lines: users(), ..Options::default() });
     for which in [Which::InboxReceiver, Which::BatchSender] {
-        builder = builder.env(which, "NATS_USER", which.name()).env(which, "NATS_PASSWORD", "s3cret").env(
+        builder = builder.env(which, "NATS_USER", which.name()).env(which, "NATS_PASSWORD", PASSWORD).env(
             which,
             "NATS_INBOX_PREFIX",
             &format!("_INBOX_{}", which.name()),
@@ -32,7 +32,7 @@ async fn each_service_and_fedctl_can_do_all_they_do_with_the_rights_they_have() 
 
     let fedctl = Tool::at(&pipeline.broker)
         .env("NATS_USER", "fedctl")
-        .env("NATS_PASSWORD", "s3cret")
+        .env("NATS_PASSWORD", PASSWORD)
         .env("NATS_INBOX_PREFIX", "_INBOX_fedctl");
     assert!(fedctl.says("lanes").await.contains("home.test/a.test"));
     assert!(fedctl.says("parked").await.contains("rejected"));
@@ -68,14 +68,6 @@ async fn nobody_gets_in_without_a_password() {
     assert!(broker.client().await.is_err());
 }
 
-/// `users.conf` with passwords, and a user of the test's own who may do everything.
 fn users() -> Vec<String> {
-    let text = std::fs::read_to_string(repository().join("deploy/nats/users.conf")).expect("a file");
-    let text = ["INBOX_RECEIVER", "BATCH_SENDER", "FEDCTL"].iter().fold(text, |text, name| {
-        let variable = format!("$FED_{name}_PASSWORD");
-        assert!(text.contains(&variable), "{variable}");
-        text.replace(&variable, "\"s3cret\"")
-    });
-    let text = text.replacen("users = [", "users = [\n    { user: \"test\", password: \"test\" }", 1);
-    vec![text, "no_auth_user: test".to_owned()]
+    deployed_users("users.conf").expect("a file")
 }

@@ -1,4 +1,4 @@
-//! What the three services export, against an OTLP endpoint inside the test: an activity followed through all parts, and
+//! What the services export, against an OTLP endpoint inside the test: an activity followed through all parts, and
 //! through what can happen to it on the way. Names, kinds, parents, links and attributes are written out here once more:
 //! dashboards and people's searches rest on them.
 
@@ -6,6 +6,7 @@ mod broken;
 mod collector;
 mod followed;
 mod instance;
+mod outbound;
 mod unsampled;
 
 use std::time::Duration;

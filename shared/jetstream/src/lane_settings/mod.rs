@@ -17,7 +17,7 @@ mod watch;
 use std::fmt;
 use std::str::FromStr;
 
-use fedstream_lane::{InvalidSubject, Lane, LaneName, OutboxLane};
+use fedstream_lane::{AnyLane, BackfillLane, InvalidSubject, Lane, LaneName, OutboxLane};
 
 pub use fields::{Fault, Faults, LaneSettings};
 pub use tools::{Error, list, load, remove, store, update};
@@ -51,6 +51,23 @@ impl From<Lane> for Key {
 impl From<OutboxLane> for Key {
     fn from(lane: OutboxLane) -> Self {
         Self::Outbox(lane)
+    }
+}
+
+/// Jobs have no settings of their own: those of all outbound lanes hold, so that who pauses what goes out pauses it all.
+impl From<BackfillLane> for Key {
+    fn from(_: BackfillLane) -> Self {
+        Self::OutboxDefault
+    }
+}
+
+impl From<AnyLane> for Key {
+    fn from(lane: AnyLane) -> Self {
+        match lane {
+            AnyLane::Inbox(lane) => lane.into(),
+            AnyLane::Outbox(lane) => lane.into(),
+            AnyLane::Backfill(lane) => lane.into(),
+        }
     }
 }
 

@@ -9,6 +9,8 @@ const SENDER: &[&str] = &["batch-sender"];
 const RECEIVER: &[&str] = &["batch-receiver"];
 const CARRIERS: &[&str] = &["batch-sender", "delivery-worker"];
 const ON_THE_BROKER: &[&str] = &["inbox-receiver", "batch-sender", "delivery-worker"];
+const DELIVERERS: &[&str] = &["batch-receiver", "delivery-worker"];
+const WORKER: &[&str] = &["delivery-worker"];
 const SERVERS: &[&str] = &["inbox-receiver", "batch-receiver"];
 const EVERY: &[&str] = &["inbox-receiver", "batch-sender", "batch-receiver", "delivery-worker"];
 
@@ -246,7 +248,7 @@ pub static LANE_OUTCOMES: Counter = Counter::new(
 pub static LANE_PARKED: Counter = Counter::new(
     "fedstream.lane.parked",
     "{activity}",
-    "Activities whose copy in FED_PARKED the broker has acknowledged",
+    "Activities whose copy in FED_PARKED the broker has acknowledged; backfill jobs count under the lane `other`",
 )
 .by(&[Label::LANE, Label::words("reason", PARK_REASONS)])
 .of(CARRIERS);
@@ -361,7 +363,15 @@ pub static CLIENT_DURATION: Histogram = Histogram::new(
     "From a delivery's request to the end of the instance's answer; error.type where there is none",
 )
 .by(&[Label::words(HTTP_METHOD, &["POST"]), Label::STATUS, Label::words(ERROR_TYPE, NO_ANSWER)])
-.of(RECEIVER);
+.of(DELIVERERS);
+
+/// Remotes that are left alone.
+pub static REMOTES_DOWN: Gauge = Gauge::new(
+    "fedstream.remotes.down",
+    "{remote}",
+    "Remotes that do not answer, or asked to be left alone: they are asked by one request at a time, and rarely",
+)
+.of(WORKER);
 
 /// Telemetry that is lost.
 pub static TELEMETRY_DROPPED: Counter = Counter::new(
@@ -412,6 +422,7 @@ pub static ALL: &[&Definition] = &[
     REPLAY_ACTIVE.definition(),
     REPLAY_HELD.definition(),
     CLIENT_DURATION.definition(),
+    REMOTES_DOWN.definition(),
     TELEMETRY_DROPPED.definition(),
     BUILD.definition(),
 ];
