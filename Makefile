@@ -87,7 +87,7 @@ deny: ## licences, bans and sources of every dependency
 	$(CARGO) deny check licenses bans sources
 
 ci: ## what .ci/run does
-	sh .ci/run
+	bash .ci/run
 
 clean: ## what the demo and make up left behind
 	rm -rf .demo .up

@@ -136,8 +136,8 @@ async fn who_holds_a_lane_is_seen_when_it_is_taken_released_and_expired() {
 async fn the_lanes_of_a_process_that_died_are_nobodys_and_left_to_the_member_that_they_belong_to() {
     let server = Server::start().await;
     let broker = server.connect().await;
-    // A machine that stands still for a second or two loses nobody.
-    let ttl = Duration::from_secs(5);
+    // A machine that stands still for a second loses nobody.
+    let ttl = Duration::from_secs(3);
     let bucket: &'static Definition = Box::leak(Box::new(definitions::leases().with_ttl(ttl)));
     let join = async |id: &str| Members::join_in::<Lane>(&broker, id, bucket).await.expect("a member");
     let (one, two) = (join("one").await, join("two").await);

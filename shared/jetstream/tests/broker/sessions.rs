@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use crate::leasing::{LANE, bucket, ours, take, taken};
 use crate::server::{Server, eventually, within};
 
-/// Long enough that a machine which stands still for two seconds loses nothing, short enough to see a session expire.
-const TTL: Duration = Duration::from_secs(5);
+/// Long enough that a machine which stands still for a second loses nothing, short enough to see a session expire.
+const TTL: Duration = Duration::from_secs(3);
 
 /// Beyond the TTL, by more than the broker's clock is late.
-const LONGER: Duration = Duration::from_secs(7);
+const LONGER: Duration = Duration::from_secs(4);
 
 /// Enough that a renewal each would show.
 const MANY: usize = 30;
