@@ -166,6 +166,10 @@ fn carry(client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
     }
     {
         let mut open = locked(&shared.open);
+        // Under the lock: a line that broke off while this was being connected has closed only those that it knew.
+        if shared.down.load(Ordering::Relaxed) || shared.gone.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         open.push(client.try_clone()?);
         open.push(server.try_clone()?);
     }
